@@ -1,0 +1,1 @@
+"""How Visionloop is run: Prefect flows and the command line."""

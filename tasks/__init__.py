@@ -1,0 +1,1 @@
+"""What Visionloop does: plain typed Python, free of the orchestrator."""

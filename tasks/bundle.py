@@ -1,0 +1,161 @@
+"""The release bundle: one signed directory, the only thing that leaves training.
+
+model.onnx      in: "images" uint8 N×S×S×3; out: "probabilities" float32 N×C (calibrated),
+                "embedding" float32 N×D
+bundle.json     `BundleInfo`: classes, input contract, runtime, measurements, lineage
+reference.npz   probabilities, embedding, statistics, labels of held-out images: what drift
+                is measured against
+report.html, MODEL_CARD.md, SHA256SUMS, SHA256SUMS.sig
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tasks.errors import BundleError
+from tasks.files import write_directory, write_json
+from tasks.params import Settings
+from tasks.pixels import Pixels, Resize, fit, read
+from tasks.signing import sign_directory, verify_directory
+
+SCHEMA_VERSION = 1
+MODEL, INFO, REFERENCE = "model.onnx", "bundle.json", "reference.npz"
+REPORT, CARD = "report.html", "MODEL_CARD.md"
+FILES = (MODEL, INFO, REFERENCE, REPORT, CARD)
+
+Floats = npt.NDArray[np.float32]
+log = logging.getLogger(__name__)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputContract(_Frozen):
+    """How a file becomes the graph's input; see tasks/pixels.py."""
+
+    size: int
+    resize: Resize
+    max_pixels: int
+
+
+class Runtime(_Frozen):
+    """How the graph is run."""
+
+    provider: str
+    intra_op_threads: int
+
+
+class Measurements(_Frozen):
+    """What was measured of the deployed model, and of the fp32 one it came from."""
+
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    fp32_accuracy: float
+    fp32_accuracy_low: float
+    fp32_accuracy_high: float
+    agreement_with_fp32: float
+    latency_ms: float
+    eager_fp32_latency_ms: float
+    size_bytes: int
+
+
+class Lineage(_Frozen):
+    """Where the bundle came from."""
+
+    git_commit: str | None
+    dvc_lock: str | None
+    params_hash: str
+    run_key: str
+
+
+class BundleInfo(_Frozen):
+    """bundle.json."""
+
+    schema_version: Literal[1]
+    architecture: str
+    technique: str
+    classes: list[str]
+    input: InputContract
+    runtime: Runtime
+    temperature: float
+    measurements: Measurements
+    lineage: Lineage
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle on disk; the ONNX session is opened on first use."""
+
+    path: Path
+    info: BundleInfo
+    digest: str
+
+    @cached_property
+    def _session(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.info.runtime.intra_op_threads
+        return onnxruntime.InferenceSession(
+            str(self.path / MODEL), options, providers=[self.info.runtime.provider]
+        )
+
+    def predict(self, images: Pixels) -> tuple[Floats, Floats]:
+        """Run uint8 N×S×S×3 images; gives probabilities float32 N×C and embedding N×D."""
+        probabilities, embedding = self._session.run(
+            ["probabilities", "embedding"], {"images": np.ascontiguousarray(images)}
+        )
+        return probabilities, embedding
+
+    def pixels(self, source: Path | str | bytes) -> Pixels:
+        """An image file as this bundle's input, uint8 S×S×3; raises UnreadableImage."""
+        contract = self.info.input
+        return fit(read(source, contract.max_pixels), contract.size, contract.resize)
+
+    def reference(self) -> dict[str, npt.NDArray[Any]]:
+        """reference.npz as arrays by name."""
+        with np.load(self.path / REFERENCE, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+
+def write_bundle(
+    path: Path, info: BundleInfo, settings: Settings, fill: Callable[[Path], None]
+) -> str:
+    """Build a bundle in a temporary directory, sign it and swap it in; returns its digest.
+
+    `fill(directory)` writes every file of FILES but bundle.json.
+    """
+
+    def build(directory: Path) -> None:
+        fill(directory)
+        write_json(directory / INFO, info.model_dump())
+        missing = [name for name in FILES if not (directory / name).is_file()]
+        if missing:
+            raise BundleError(f"the bundle lacks {', '.join(missing)}")
+        sign_directory(directory, settings)
+
+    write_directory(path, build)
+    return verify_directory(path, settings)
+
+
+def open_bundle(path: Path | str, settings: Settings) -> Bundle:
+    """Verify signature, checksums and schema, then read; raises BundleError."""
+    path = Path(path)
+    if not path.is_dir():
+        raise BundleError(f"no bundle at {path}; `dvc repro` builds one")
+    digest = verify_directory(path, settings)
+    try:
+        info = BundleInfo.model_validate(json.loads((path / INFO).read_text(encoding="utf-8")))
+    except (OSError, ValueError, ValidationError) as error:
+        raise BundleError(f"{path / INFO} is not of schema {SCHEMA_VERSION}: {error}") from None
+    return Bundle(path, info, digest)

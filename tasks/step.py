@@ -1,0 +1,62 @@
+"""How every pipeline step is started: `python -m tasks.…`, from `dvc repro` or by hand.
+
+`run_step` sets up logging, turns a user's mistake into one clear line and an exit code,
+and ends the process when its parent dies: a step orphaned by a killed `dvc repro` must
+not go on writing beside the run that replaces it.
+"""
+
+import errno
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from tasks.errors import VisionloopError
+
+_POLL_SECONDS = 0.5
+
+
+def run_step(main: Callable[[], None]) -> None:
+    """Run a step's `main` and exit: 0, or the error's exit code without a traceback."""
+    configure_logging()
+    _die_with_parent()
+    try:
+        main()
+    except VisionloopError as error:
+        sys.exit(_fail(str(error), error.exit_code))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sys.exit(_fail(_disk_full(error), 4))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def configure_logging(level: int = logging.INFO) -> None:
+    """Log lines to standard error as `time level name: message`."""
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S"
+    )
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    return code
+
+
+def _disk_full(error: OSError) -> str:
+    where = f" while writing {error.filename}" if error.filename else ""
+    return f"the disk is full{where}; nothing half-written is kept. Free space and run again."
+
+
+def _die_with_parent() -> None:
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_SECONDS)
+        os._exit(143)
+
+    threading.Thread(target=watch, daemon=True, name="die-with-parent").start()
