@@ -1,5 +1,228 @@
-"""The command line."""
+"""The command line: `visionloop COMMAND`. Heavy imports wait until a command needs them."""
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from typer.core import TyperGroup
 
-app = typer.Typer()
+from tasks.errors import VisionloopError
+
+if TYPE_CHECKING:
+    from typer import Context
+
+console = Console(highlight=False)
+
+
+class _Commands(TyperGroup):
+    """Turns a user's mistake into one line on standard error and an exit code."""
+
+    def invoke(self, ctx: "Context") -> Any:
+        try:
+            return super().invoke(ctx)
+        except VisionloopError as error:
+            sys.stderr.write(f"error: {error}\n")
+            raise typer.Exit(error.exit_code) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            sys.stderr.write("error: the disk is full; free space and run again\n")
+            raise typer.Exit(4) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Keeps an image classifier good in production.",
+    epilog="Example: visionloop init --data photos --yes && visionloop run",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        console.print(f"visionloop {version('visionloop')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Keeps an image classifier good in production."""
+
+
+@app.command(epilog="Example: visionloop doctor --json | jq '.checks[] | select(.status != \"ok\")'")
+def doctor(as_json: Json = False) -> None:
+    """Say what is wrong with this machine and repository, and how to mend it."""
+    from flows.doctor import examine, report, show
+
+    _enter_repository()
+    checks = examine()
+    if as_json:
+        console.print_json(data=report(checks))
+    else:
+        show(checks, console)
+    raise typer.Exit(1 if any(check.status == "fail" for check in checks) else 0)
+
+
+@app.command(epilog="Example: visionloop init --data ~/photos            (look, change nothing)")
+def init(
+    data: Annotated[
+        str,
+        typer.Option(help="Folder of class folders, PATH/CLASS/IMAGE; or 'digits', the quickstart."),
+    ],
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Start from conf/presets/PRESET.yaml; chosen by image size when unset."),
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="The declared classes, as A,B,C; the folders' when unset.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Write conf/params.yaml.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write even over changes that git does not have.")
+    ] = False,
+) -> None:
+    """Look at a folder of images and write conf/params.yaml for it; a dry run without --yes."""
+    from flows.init import propose, show, write
+
+    folder = data if data == "digits" else str(Path(data).expanduser().absolute())
+    declared = [label.strip() for label in labels.split(",")] if labels else None
+    _enter_repository()
+    proposal = propose(folder, preset, declared)
+    show(proposal, console)
+    if yes:
+        write(proposal, force)
+        console.print("wrote conf/params.yaml; next: [bold]visionloop run[/]")
+    else:
+        console.print("nothing was written; add [bold]--yes[/] to write conf/params.yaml")
+
+
+@app.command(epilog="Example: visionloop run --set train.epochs=40 --set train.augment.flip=true")
+def run(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a parameter for this run alone; conf/params.yaml stays as it is.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Take the images through the whole loop, up to a promoted model."""
+    from flows.overrides import parse_overrides
+    from tasks.params import load_params
+
+    _enter_repository()
+    values = parse_overrides(overrides or [])
+    load_params(overrides=values)  # before the seconds that Prefect takes to start
+    from flows.train import run_loop
+
+    run_loop(values, as_json=as_json)
+
+
+@app.command(epilog="Example: visionloop serve --port 8080")
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; VISIONLOOP_HOST when unset.")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port; VISIONLOOP_PORT, else 8000, when unset.", min=0, max=65535),
+    ] = None,
+) -> None:
+    """Serve the promoted model over HTTP, following every promotion."""
+    from tasks.params import load_params, load_settings
+    from tasks.serving.app import serve as serve_forever
+
+    _enter_repository()
+    given = {"host": host, "port": port}
+    update = {name: value for name, value in given.items() if value is not None}
+    serve_forever(load_settings().model_copy(update=update), load_params())
+
+
+@app.command(epilog="Example: visionloop drift --json")
+def drift(as_json: Json = False) -> None:
+    """Compare recent predictions with the champion's reference."""
+    from flows.drift import check
+
+    _enter_repository()
+    check(as_json=as_json)
+
+
+@app.command(epilog="Example: visionloop promote 3")
+def promote(
+    version: Annotated[int, typer.Argument(help="The registered model version.", min=1)],
+) -> None:
+    """Make a registered version the champion, if the gate lets it pass."""
+    from flows.promote import promote_version
+
+    _enter_repository()
+    promote_version(version)
+
+
+@app.command(epilog="Example: visionloop rollback")
+def rollback() -> None:
+    """Put the previous champion back, after loading and trying it."""
+    from flows.promote import rollback as roll_back
+
+    _enter_repository()
+    roll_back()
+
+
+@app.command(epilog="Example: visionloop status --json | jq .champion.version")
+def status(as_json: Json = False) -> None:
+    """Show the champion, the previous one, the last run, the last drift check, the addresses."""
+    from flows.status import gather, show
+
+    _enter_repository()
+    found = gather()
+    if as_json:
+        console.print_json(data=found)
+    else:
+        show(found, console)
+
+
+@app.command(epilog="Example: VISIONLOOP_PORT=8080 visionloop up")
+def up(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show every process's log lines.")
+    ] = False,
+) -> None:
+    """Start Prefect, MLflow, a worker and the model server; stop them all with Ctrl-C."""
+    from flows.up import up as start_all
+    from tasks.params import load_params, load_settings
+
+    _enter_repository()
+    load_params()
+    raise typer.Exit(start_all(load_settings(), verbose))
+
+
+def _enter_repository() -> None:
+    """Make the nearest Visionloop repository, this directory or above, the current directory."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file() and (folder / "conf").is_dir():
+            os.chdir(folder)
+            return
+    raise VisionloopError(
+        f"{here} is not in a Visionloop repository (no dvc.yaml and conf/ here or above); "
+        "change to your clone first"
+    )
+
+
+if __name__ == "__main__":
+    app()
