@@ -215,7 +215,12 @@ class Evaluate(Section):
 
     resamples: int = Field(ge=100)
     confidence: float = Field(gt=0.5, lt=1)
-    worst_mistakes: int = Field(ge=0, le=200)
+    calibration_bins: int = Field(ge=2, le=100, description="of equal mass")
+    worst_mistakes: int = Field(ge=0, le=200, description="shown in the report")
+    license: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9.-]*$",
+        description="of the model, a Hugging Face licence identifier, for the model card",
+    )
     seed: int = Field(ge=0)
 
 

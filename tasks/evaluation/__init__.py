@@ -1,0 +1,1 @@
+"""Evidence on the frozen test split, and the release bundle that carries it."""

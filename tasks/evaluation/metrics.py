@@ -1,0 +1,85 @@
+"""Classification scores from counts, for one confusion or for thousands of resampled ones.
+
+Takes true positives, support and predictions per class (any leading dimensions), gives
+`Scores`. What is not defined is NaN, never a silent zero: the recall of a class without
+test images, the precision of a class that is never predicted.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.integer]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Shares in 0..1 or NaN. Overall ones have shape [...], per-class ones [..., C].
+
+    Means over classes run over the classes with test images; the mean precision leaves out
+    those never predicted, whose F1 counts as 0 (scikit-learn's `zero_division=nan`).
+    """
+
+    accuracy: Floats
+    balanced_accuracy: Floats
+    macro_precision: Floats
+    macro_recall: Floats
+    macro_f1: Floats
+    precision: Floats
+    recall: Floats
+    f1: Floats
+
+
+OVERALL = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")
+PER_CLASS = ("precision", "recall", "f1")
+
+
+def confusion_matrix(labels: Ints, predicted: Ints, n_classes: int) -> npt.NDArray[np.int64]:
+    """Counts int64 C×C: row the actual class, column the predicted one."""
+    cells = labels.astype(np.int64) * n_classes + predicted
+    return np.bincount(cells, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def scores(hits: Ints, support: Ints, predicted: Ints) -> Scores:
+    """Scores from per-class counts [..., C]: true positives, images, predictions."""
+    present = support > 0
+    recall = _ratio(hits, support)
+    precision = _ratio(hits, predicted)
+    f1 = np.where(present, _ratio(2 * hits, support + predicted), np.nan)
+    macro_recall = _mean(recall)
+    return Scores(
+        accuracy=_ratio(hits.sum(-1), np.broadcast_to(support.sum(-1), hits.shape[:-1])),
+        balanced_accuracy=macro_recall,
+        macro_precision=_mean(np.where(present, precision, np.nan)),
+        macro_recall=macro_recall,
+        macro_f1=_mean(f1),
+        precision=precision,
+        recall=recall,
+        f1=f1,
+    )
+
+
+def scores_of(confusion: Ints) -> Scores:
+    """Scores of one confusion matrix C×C."""
+    return scores(np.diag(confusion), confusion.sum(1), confusion.sum(0))
+
+
+def recall_by_class(predicted: Ints, labels: Ints, n_classes: int) -> Floats:
+    """Share of each class's images that are found, float64 [C]; NaN for a class without any."""
+    return scores_of(confusion_matrix(labels, predicted, n_classes)).recall
+
+
+def _ratio(part: Ints, whole: Ints) -> Floats:
+    part, whole = np.broadcast_arrays(part, whole)
+    result = np.full(part.shape, np.nan)
+    return np.divide(part, whole, out=result, where=whole > 0)
+
+
+def _mean(values: Floats) -> Floats:
+    with warnings.catch_warnings():  # the mean of nothing is NaN, as it should be
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.asarray(np.nanmean(values, axis=-1))
