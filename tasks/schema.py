@@ -239,8 +239,15 @@ class Serve(Section):
 
     max_batch: int = Field(ge=1, le=1024)
     max_wait_ms: float = Field(ge=0)
-    max_images: int = Field(ge=1)
-    max_upload_mb: float = Field(gt=0)
+    max_images: int = Field(ge=1, description="files in one request")
+    max_upload_mb: float = Field(gt=0, description="megabytes of one request")
+    max_queue: int = Field(ge=1, description="images being answered; more are answered 503")
+
+    @model_validator(mode="after")
+    def _queue_holds_a_request(self) -> Self:
+        if self.max_queue < self.max_images:
+            raise ValueError("max_queue must be at least max_images, or a full request never fits")
+        return self
 
 
 class Drift(Section):

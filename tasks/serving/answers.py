@@ -1,0 +1,69 @@
+"""The shapes of the server's JSON answers."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+
+from tasks.bundle import InputContract, Lineage, Measurements, Runtime
+
+
+class Answer(BaseModel):
+    """What the model says of one image."""
+
+    filename: str
+    label: str
+    probability: float
+    probabilities: dict[str, float] = Field(description="calibrated, by class")
+
+
+class Answers(BaseModel):
+    """The answers to one request, in the order of its files."""
+
+    model_version: int
+    predictions: list[Answer]
+
+
+class RefusedFile(BaseModel):
+    """A file of the request, and what is wrong with it."""
+
+    filename: str
+    reason: str
+
+
+class Problem(BaseModel):
+    """Why a request was refused: no image of it was predicted or logged."""
+
+    error: str
+    files: list[RefusedFile] = []
+
+
+class Health(BaseModel):
+    """Whether the server is up, or ready to predict."""
+
+    status: str
+    reason: str | None = None
+    model_version: int | None = None
+
+
+class RefusedRelease(BaseModel):
+    """A newer release that could not be loaded."""
+
+    version: int | None
+    reason: str
+
+
+class ModelCard(BaseModel):
+    """The model in service."""
+
+    model_version: int
+    bundle_digest: str
+    loaded: datetime
+    architecture: str
+    technique: str
+    classes: list[str]
+    input: InputContract
+    runtime: Runtime
+    temperature: float
+    measurements: Measurements
+    lineage: Lineage
+    refused: RefusedRelease | None

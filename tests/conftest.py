@@ -1,0 +1,162 @@
+"""Fixtures that several parts share: a state directory, a real bundle, real images."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+from tasks.bundle import (
+    CARD,
+    MODEL,
+    REFERENCE,
+    REPORT,
+    Bundle,
+    BundleInfo,
+    InputContract,
+    Lineage,
+    Measurements,
+    Runtime,
+    open_bundle,
+    write_bundle,
+)
+from tasks.params import Settings
+from tasks.pixels import STATISTICS, fit, statistics
+
+SIZE = 8
+HELD_OUT = 1200  # images from here on were not trained on
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def digit_images() -> np.ndarray:
+    """scikit-learn's 1,797 scans as uint8 N×8×8×3."""
+    grey = np.rint(load_digits().images * 255 / 16).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=3)
+
+
+@pytest.fixture(scope="session")
+def digit_labels() -> np.ndarray:
+    return load_digits().target
+
+
+@pytest.fixture
+def png() -> Callable[[np.ndarray], bytes]:
+    """An image array as the bytes of a PNG file."""
+
+    def encode(image: np.ndarray) -> bytes:
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "PNG")
+        return stream.getvalue()
+
+    return encode
+
+
+@pytest.fixture
+def make_bundle(
+    settings: Settings, digit_images: np.ndarray, digit_labels: np.ndarray, tmp_path: Path
+) -> Callable[..., Bundle]:
+    """Writes a signed bundle of a logistic regression on digits; `regularisation` varies it."""
+
+    def make(regularisation: float = 0.1, name: str = "bundle") -> Bundle:
+        model = LogisticRegression(C=regularisation, max_iter=300)
+        model.fit(_flat(digit_images[:HELD_OUT]), digit_labels[:HELD_OUT])
+        accuracy = model.score(_flat(digit_images[HELD_OUT:]), digit_labels[HELD_OUT:])
+        path = tmp_path / name
+
+        def fill(directory: Path) -> None:
+            onnx.save(_graph(model.coef_, model.intercept_), directory / MODEL)
+            np.savez(
+                directory / REFERENCE,
+                probabilities=model.predict_proba(_flat(digit_images[HELD_OUT:])).astype("f4"),
+                embedding=_flat(digit_images[HELD_OUT:]).astype("f4"),
+                statistics=np.stack([statistics(image) for image in digit_images[HELD_OUT:]]),
+                labels=digit_labels[HELD_OUT:],
+                statistic_names=np.array(STATISTICS),
+            )
+            (directory / REPORT).write_text("<!doctype html><title>Report</title>")
+            (directory / CARD).write_text("# Digits by logistic regression\n")
+
+        write_bundle(path, _info(float(accuracy)), settings, fill)
+        return open_bundle(path, settings)
+
+    return make
+
+
+@pytest.fixture
+def digits_bundle(make_bundle: Callable[..., Bundle]) -> Bundle:
+    """A real bundle, about 0.93 accurate: classes "0".."9", 8×8 pixels."""
+    return make_bundle()
+
+
+def _flat(images: np.ndarray) -> np.ndarray:
+    pixels = np.stack([fit(image, SIZE, "stretch") for image in images])
+    return pixels[..., 0].reshape(len(images), -1) / 255
+
+
+def _graph(weights: np.ndarray, bias: np.ndarray) -> onnx.ModelProto:
+    """uint8 N×S×S×3 -> probabilities; the first channel's pixels are the embedding."""
+    constants = {
+        "axis": np.array([3], np.int64),
+        "first": np.array([0], np.int64),
+        "second": np.array([1], np.int64),
+        "shape": np.array([0, SIZE * SIZE], np.int64),
+        "scale": np.array(255, np.float32),
+        "weights": weights.T.astype(np.float32),
+        "bias": bias.astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Slice", ["images", "first", "second", "axis"], ["grey"]),
+        helper.make_node("Cast", ["grey"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["floats", "shape"], ["flat"]),
+        helper.make_node("Div", ["flat", "scale"], ["embedding"]),
+        helper.make_node("Gemm", ["embedding", "weights", "bias"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    tensor = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "digits",
+        [tensor("images", TensorProto.UINT8, ["N", SIZE, SIZE, 3])],
+        [
+            tensor("probabilities", TensorProto.FLOAT, ["N", len(bias)]),
+            tensor("embedding", TensorProto.FLOAT, ["N", SIZE * SIZE]),
+        ],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def _info(accuracy: float) -> BundleInfo:
+    return BundleInfo(
+        schema_version=1,
+        architecture="logistic_regression",
+        technique="fp32",
+        classes=[str(digit) for digit in range(10)],
+        input=InputContract(size=SIZE, resize="stretch", max_pixels=50_000_000),
+        runtime=Runtime(provider="CPUExecutionProvider", intra_op_threads=1),
+        temperature=1.0,
+        measurements=Measurements(
+            accuracy=accuracy,
+            accuracy_low=accuracy - 0.02,
+            accuracy_high=accuracy + 0.02,
+            fp32_accuracy=accuracy,
+            fp32_accuracy_low=accuracy - 0.02,
+            fp32_accuracy_high=accuracy + 0.02,
+            agreement_with_fp32=1.0,
+            latency_ms=0.1,
+            eager_fp32_latency_ms=0.1,
+            size_bytes=3000,
+        ),
+        lineage=Lineage(git_commit=None, dvc_lock=None, params_hash="0" * 64, run_key="train-0"),
+    )
