@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,16 +12,13 @@ from typer.core import TyperGroup
 
 from tasks.errors import VisionloopError
 
-if TYPE_CHECKING:
-    from typer import Context
-
 console = Console(highlight=False)
 
 
 class _Commands(TyperGroup):
     """Turns a user's mistake into one line on standard error and an exit code."""
 
-    def invoke(self, ctx: "Context") -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except VisionloopError as error:
@@ -63,7 +60,9 @@ def main(
     """Keeps an image classifier good in production."""
 
 
-@app.command(epilog="Example: visionloop doctor --json | jq '.checks[] | select(.status != \"ok\")'")
+@app.command(
+    epilog="Example: visionloop doctor --json | jq '.checks[] | select(.status != \"ok\")'"
+)
 def doctor(as_json: Json = False) -> None:
     """Say what is wrong with this machine and repository, and how to mend it."""
     from flows.doctor import examine, report, show
@@ -81,7 +80,9 @@ def doctor(as_json: Json = False) -> None:
 def init(
     data: Annotated[
         str,
-        typer.Option(help="Folder of class folders, PATH/CLASS/IMAGE; or 'digits', the quickstart."),
+        typer.Option(
+            help="Folder of class folders, PATH/CLASS/IMAGE; or 'digits', the quickstart."
+        ),
     ],
     preset: Annotated[
         str | None,
@@ -146,7 +147,7 @@ def serve(
 ) -> None:
     """Serve the promoted model over HTTP, following every promotion."""
     from tasks.params import load_params, load_settings
-    from tasks.serving.app import serve as serve_forever
+    from tasks.serving.server import serve as serve_forever
 
     _enter_repository()
     given = {"host": host, "port": port}

@@ -106,8 +106,9 @@ def holder(port: int) -> str:
     except psutil.AccessDenied:  # macOS shows other users' connections to root only
         return "another process"
     for connection in connections:
-        listens = connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-        if listens and connection.pid is not None:
+        if connection.status != psutil.CONN_LISTEN or connection.pid is None:
+            continue
+        if connection.laddr and connection.laddr.port == port:
             return _describe(connection.pid)
     return "another process"
 
