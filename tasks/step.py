@@ -21,7 +21,7 @@ _POLL_SECONDS = 0.5
 def run_step(main: Callable[[], None]) -> None:
     """Run a step's `main` and exit: 0, or the error's exit code without a traceback."""
     configure_logging()
-    _die_with_parent()
+    die_with_parent()
     try:
         main()
     except VisionloopError as error:
@@ -51,7 +51,8 @@ def _disk_full(error: OSError) -> str:
     return f"the disk is full{where}; nothing half-written is kept. Free space and run again."
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """End this process, at once, when its parent is gone (a step, or a step's worker)."""
     parent = os.getppid()
 
     def watch() -> None:

@@ -1,0 +1,40 @@
+"""The Parquet tables between the data steps, written whole or not at all."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.errors import DataError
+from tasks.files import atomic_write
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+MANIFEST = Path("data/manifest.parquet")
+CLEANED = Path("data/cleaned.parquet")
+SPLITS = Path("data/splits.parquet")
+
+
+def read_table(path: Path, made_by: str) -> "pd.DataFrame":
+    """A table as a data frame; raises DataError naming the stage that makes it."""
+    import pandas as pd
+    import pyarrow as pa
+
+    way_out = f"run `dvc repro {made_by}`"
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; {way_out}") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} cannot be read ({error}); remove it and {way_out}") from None
+
+
+def write_table(path: Path, table: "pa.Table | pd.DataFrame") -> None:
+    """Write a table; the same rows give the same bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not isinstance(table, pa.Table):
+        table = pa.Table.from_pandas(table, preserve_index=False)
+    with atomic_write(path) as stream:
+        pq.write_table(table, stream, compression="zstd")
