@@ -1,0 +1,1 @@
+"""Training: architectures, augmentation, the loop with its checkpoints, and the sweep."""

@@ -1,0 +1,64 @@
+"""Checkpoints of one training run: one file, replaced atomically after every epoch.
+
+A checkpoint is taken up only by the run that wrote it: the same network and starting weights,
+settings and images. Anything else, and a damaged file, means starting over.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import pickle
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from tasks.files import atomic_write
+
+State = dict[str, Any]
+_UNREADABLE = (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError)
+log = logging.getLogger(__name__)
+
+
+def save_checkpoint(path: Path, fingerprint: str, state: State) -> None:
+    """Replace the checkpoint; on a full disk OSError, and the last good one stays."""
+    buffer = io.BytesIO()  # torch would turn a full disk into a RuntimeError
+    torch.save({"fingerprint": fingerprint, **state}, buffer)
+    try:
+        with atomic_write(path) as stream:
+            stream.write(buffer.getbuffer())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def load_checkpoint(path: Path, fingerprint: str) -> State | None:
+    """The state of the run with this fingerprint, or None when there is none to take up."""
+    try:
+        state: State = torch.load(path, map_location="cpu", weights_only=True)
+        found = state.pop("fingerprint")
+    except FileNotFoundError:
+        return None
+    except (*_UNREADABLE, zipfile.BadZipFile) as error:
+        log.warning("checkpoint %s cannot be read (%s); starting over", path, error)
+        return None
+    if found != fingerprint:
+        log.warning("checkpoint %s is of another run; starting over", path)
+        return None
+    return state
+
+
+def fingerprint(model: nn.Module, settings: object, arrays: Iterable[npt.NDArray[Any]]) -> str:
+    """SHA-256 over the weights as they are, JSON-able settings and arrays."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
