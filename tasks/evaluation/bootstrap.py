@@ -66,9 +66,7 @@ def paired_difference(
     return float(change.mean()), float(low), float(high)
 
 
-def _resample(
-    confusion: Ints, resamples: int, rng: np.random.Generator
-) -> tuple[Counts, Counts]:
+def _resample(confusion: Ints, resamples: int, rng: np.random.Generator) -> tuple[Counts, Counts]:
     """True positives and predictions per class of each resample, int64 R×C both."""
     n_classes = len(confusion)
     hits = np.zeros((resamples, n_classes), np.int64)

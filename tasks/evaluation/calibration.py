@@ -63,10 +63,10 @@ def fit_temperature(logits: Logits, labels: Ints) -> Temperature:
     """
     if not len(labels):
         return Temperature(1.0, "No validation images: the temperature stays 1.")
-    logits = logits.astype(np.float64)
+    scores = logits.astype(np.float64)
     every_right = bool((logits.argmax(1) == labels).all())
     softness = 1 / (len(labels) + 2) if every_right else 0.0
-    value, gain = _minimise(logits, labels, softness)
+    value, gain = _minimise(scores, labels, softness)
     if value > HIGHEST * 0.99 or gain < 1e-9:
         return Temperature(1.0, "The validation logits do not tell a temperature: it stays 1.")
     if value < LOWEST * 1.01:
@@ -116,8 +116,8 @@ def fold_temperature(source: Path, temperature: float, target: Path) -> None:
     model.graph.initializer.append(divisor)
     model.graph.node.extend(
         [
-            helper.make_node("Div", ["logits", "temperature"], ["calibrated_logits"], "calibrate"),
-            helper.make_node("Softmax", ["calibrated_logits"], ["probabilities"], "softmax", axis=-1),
+            helper.make_node("Div", ["logits", "temperature"], ["scaled"], "calibrate"),
+            helper.make_node("Softmax", ["scaled"], ["probabilities"], "softmax", axis=-1),
         ]
     )
     model.graph.value_info.append(logits)
@@ -139,7 +139,9 @@ def _minimise(logits: Floats, labels: Ints, softness: float) -> tuple[float, flo
         return float((_logsumexp(scaled) - target / np.exp(log_temperature)).mean())
 
     result = minimize_scalar(
-        objective, bounds=(np.log(LOWEST), np.log(HIGHEST)), method="bounded",
+        objective,
+        bounds=(np.log(LOWEST), np.log(HIGHEST)),
+        method="bounded",
         options={"xatol": 1e-8},
     )
     return float(np.exp(result.x)), objective(0.0) - float(result.fun)
@@ -147,7 +149,7 @@ def _minimise(logits: Floats, labels: Ints, softness: float) -> tuple[float, flo
 
 def _logsumexp(values: Floats) -> Floats:
     highest = values.max(1)
-    return highest + np.log(np.exp(values - highest[:, None]).sum(1))
+    return np.asarray(highest + np.log(np.exp(values - highest[:, None]).sum(1)))
 
 
 def _log_softmax(values: Floats) -> Floats:

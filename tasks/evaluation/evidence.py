@@ -7,6 +7,7 @@ file, the report, the model card and the bundle say.
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from tasks.data.shards import Shards, ShardSplit
 from tasks.errors import CompressionError, DataError
 from tasks.evaluation.bootstrap import ScoredIntervals, paired_difference, score_intervals
 from tasks.evaluation.calibration import (
+    Logits,
     Reliability,
     Temperature,
     fit_temperature,
@@ -52,12 +54,12 @@ class Measured:
     @cached_property
     def predicted(self) -> Ints:
         """Class indices int64 [N]."""
-        return self.probabilities.argmax(1)
+        return np.asarray(self.probabilities.argmax(1))
 
     @cached_property
     def correct(self) -> Bools:
         """Whether each image is classified right, [N]."""
-        return self.predicted == self.labels
+        return np.asarray(self.predicted == self.labels)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Evidence:
     fp32: Measured
     difference: tuple[float, float, float]
     """Accuracy of the deployed model minus fp32's: value, low, high."""
-    reference: dict[str, npt.NDArray[np.generic]]
+    reference: dict[str, npt.NDArray[Any]]
     """Test, then validation images as the deployed model sees them: reference.npz."""
     size_bytes: int
 
@@ -107,7 +109,9 @@ def gather_evidence(
     )
 
 
-def measure(name: str, labels: Ints, logits: Floats, fitted: Temperature, params: Evaluate) -> Measured:
+def measure(
+    name: str, labels: Ints, logits: Logits, fitted: Temperature, params: Evaluate
+) -> Measured:
     """Score logits N×C against the labels [N] of the test split, at a fitted temperature."""
     before, after = softmax(logits), softmax(logits, fitted.value)
     confusion = confusion_matrix(labels, after.argmax(1), after.shape[1])
@@ -127,7 +131,7 @@ def measure(name: str, labels: Ints, logits: Floats, fitted: Temperature, params
 
 def _measure_logits(
     shards: Shards, candidates: Candidates, name: str, params: Evaluate
-) -> tuple[Measured, Floats]:
+) -> tuple[Measured, Logits]:
     path = candidates.file(name)
     logits = {}
     for split in ("validation", "test"):
@@ -163,7 +167,7 @@ def _check_folded(deployed: npt.NDArray[np.float32], expected: Floats, model: Pa
 
 def _reference(
     seen: list[list[npt.NDArray[np.float32]]], splits: tuple[ShardSplit, ...]
-) -> dict[str, npt.NDArray[np.generic]]:
+) -> dict[str, npt.NDArray[Any]]:
     return {
         "probabilities": np.concatenate([part[0] for part in seen]),
         "embedding": np.concatenate([part[1] for part in seen]),

@@ -76,7 +76,8 @@ def recall_by_class(predicted: Ints, labels: Ints, n_classes: int) -> Floats:
 def _ratio(part: Ints, whole: Ints) -> Floats:
     part, whole = np.broadcast_arrays(part, whole)
     result = np.full(part.shape, np.nan)
-    return np.divide(part, whole, out=result, where=whole > 0)
+    np.divide(part, whole, out=result, where=whole > 0)
+    return result
 
 
 def _mean(values: Floats) -> Floats:

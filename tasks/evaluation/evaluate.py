@@ -1,0 +1,208 @@
+"""The step `evaluate`: shards, candidates, model → data/bundle, metrics and plots.
+
+Measures fp32 and the chosen candidate on the frozen test split, calibrates the chosen one and
+writes it with its evidence as the signed release bundle. The same inputs give the same bytes.
+"""
+
+import csv
+import json
+import logging
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from tasks.bundle import (
+    CARD,
+    MODEL,
+    REFERENCE,
+    REPORT,
+    SCHEMA_VERSION,
+    BundleInfo,
+    Measurements,
+    Runtime,
+    write_bundle,
+)
+from tasks.data.shards import open_shards
+from tasks.errors import TrainingError
+from tasks.evaluation.candidates import read_candidates
+from tasks.evaluation.card import render_card
+from tasks.evaluation.evidence import Evidence, gather_evidence
+from tasks.evaluation.lineage import read_lineage
+from tasks.evaluation.report import render_report
+from tasks.evaluation.tables import class_rows, overall, remarks
+from tasks.files import atomic_write, write_json, write_text
+from tasks.params import load_params, load_settings
+from tasks.schema import Params
+from tasks.step import run_step
+from tasks.tracking import RunLog, open_run
+
+BUNDLE, METRICS = Path("data/bundle"), Path("data/metrics/evaluate.json")
+CONFUSION, CLASSES = Path("data/plots/confusion.csv"), Path("data/plots/classes.csv")
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """The step."""
+    params, settings = load_params(), load_settings()
+    shards, candidates = open_shards(), read_candidates()
+    with TemporaryDirectory() as scratch:
+        model = Path(scratch) / MODEL
+        evidence = gather_evidence(shards, candidates, params.evaluate, model)
+        info = bundle_info(evidence, params)
+        for remark in remarks(evidence, info.classes):
+            log.warning("%s", remark)
+
+        def fill(directory: Path) -> None:
+            shutil.copyfile(model, directory / MODEL)
+            fill_bundle(directory, evidence, info, params)
+
+        digest = write_bundle(BUNDLE, info, settings, fill)
+        write_tables(evidence, info)
+        run = open_run(info.lineage.run_key, "train", settings=settings)
+        record(run, evidence, info, digest, Path(scratch))
+    accuracy = info.measurements.accuracy
+    log.info("%s: test accuracy %.4f, bundle %s", info.technique, accuracy, digest)
+
+
+def bundle_info(evidence: Evidence, params: Params) -> BundleInfo:
+    """bundle.json: what was deployed, how it measured, and where it comes from."""
+    chosen = evidence.candidates.named(evidence.candidates.chosen)
+    accuracy = overall(evidence.deployed)["accuracy"]
+    fp32 = overall(evidence.fp32)["accuracy"]
+    return BundleInfo(
+        schema_version=SCHEMA_VERSION,
+        architecture=_architecture(),
+        technique=chosen.technique,
+        classes=list(evidence.shards.classes),
+        input=evidence.shards.contract,
+        runtime=Runtime(provider="CPUExecutionProvider", intra_op_threads=1),
+        temperature=evidence.deployed.temperature.value,
+        measurements=Measurements(
+            accuracy=accuracy.value,
+            accuracy_low=accuracy.low,
+            accuracy_high=accuracy.high,
+            fp32_accuracy=fp32.value,
+            fp32_accuracy_low=fp32.low,
+            fp32_accuracy_high=fp32.high,
+            agreement_with_fp32=evidence.agreement,
+            latency_ms=chosen.latency_ms,
+            eager_fp32_latency_ms=evidence.candidates.eager_fp32_latency_ms,
+            size_bytes=evidence.size_bytes,
+        ),
+        lineage=read_lineage(params),
+    )
+
+
+def fill_bundle(directory: Path, evidence: Evidence, info: BundleInfo, params: Params) -> None:
+    """Write reference.npz, the report and the model card into a bundle under construction."""
+    with atomic_write(directory / REFERENCE) as stream:
+        np.savez_compressed(stream, allow_pickle=False, **evidence.reference)
+    write_text(directory / REPORT, render_report(evidence, info, params.evaluate))
+    dataset = Path(params.ingest.path).name
+    write_text(directory / CARD, render_card(evidence, info, params, dataset))
+
+
+def metrics(evidence: Evidence, info: BundleInfo) -> dict[str, Any]:
+    """data/metrics/evaluate.json: shares in 0..1; null where a score is not defined."""
+    difference = dict(zip(("value", "low", "high"), evidence.difference, strict=True))
+    models = {"deployed": evidence.deployed, "fp32": evidence.fp32}
+    return {
+        "model": evidence.deployed.name,
+        "test_images": len(evidence.deployed.labels),
+        "agreement_with_fp32": evidence.agreement,
+        "difference_from_fp32": difference,
+        "latency_ms": info.measurements.latency_ms,
+        "eager_fp32_latency_ms": info.measurements.eager_fp32_latency_ms,
+        "size_bytes": info.measurements.size_bytes,
+        "remarks": remarks(evidence, info.classes),
+    } | {
+        role: {name: vars(interval) for name, interval in overall(measured).items()}
+        | {
+            "calibration_error_before": measured.before.error,
+            "calibration_error": measured.after.error,
+            "nll_before": measured.nll_before,
+            "nll": measured.nll_after,
+            "temperature": measured.temperature.value,
+        }
+        for role, measured in models.items()
+    }
+
+
+def write_tables(evidence: Evidence, info: BundleInfo) -> None:
+    """Write the metrics file, the confusion table and the per-class table."""
+    write_json(METRICS, metrics(evidence, info))
+    pairs = zip(evidence.deployed.labels, evidence.deployed.predicted, strict=True)
+    rows = [[info.classes[actual], info.classes[predicted]] for actual, predicted in pairs]
+    _write_csv(CONFUSION, ["actual", "predicted"], rows)
+    scores = ("precision", "recall", "f1", "fp32_recall")
+    header = ["class", "images", *(f"{s}{end}" for s in scores for end in ("", "_low", "_high"))]
+    table = []
+    for row in class_rows(evidence, info.classes):
+        numbers = [value for score in scores for value in vars(getattr(row, score)).values()]
+        table.append([row.name, row.images, *numbers])
+    _write_csv(CLASSES, header, table)
+
+
+def record(run: RunLog, evidence: Evidence, info: BundleInfo, digest: str, scratch: Path) -> None:
+    """Add the evidence to the training run: figures, tables, report and predictions."""
+    values = {
+        "test_accuracy": info.measurements.accuracy,
+        "test_accuracy_low": info.measurements.accuracy_low,
+        "test_accuracy_high": info.measurements.accuracy_high,
+        "test_fp32_accuracy": info.measurements.fp32_accuracy,
+        "test_agreement_with_fp32": evidence.agreement,
+        "test_calibration_error_before": evidence.deployed.before.error,
+        "test_calibration_error": evidence.deployed.after.error,
+        "temperature": info.temperature,
+    }
+    named = {
+        f"test_{name}": interval.value
+        for name, interval in overall(evidence.deployed).items()
+        if interval.value is not None
+    }
+    run.metrics(values | named)
+    run.tags({"bundle_digest": digest, "technique": info.technique})
+    write_predictions(scratch / "predictions.parquet", evidence)
+    for path in (METRICS, CONFUSION, CLASSES, BUNDLE / REPORT, BUNDLE / CARD):
+        run.file(path, "evaluation")
+    run.file(scratch / "predictions.parquet", "evaluation")
+
+
+def write_predictions(path: Path, evidence: Evidence) -> None:
+    """Every test image: path, label, and what the deployed and the fp32 model say."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = pa.array(evidence.shards.classes)
+    deployed, fp32 = evidence.deployed, evidence.fp32
+    columns = {
+        "path": pa.array(evidence.shards.split("test").paths),
+        "label": names.take(pa.array(deployed.labels)),
+        "predicted": names.take(pa.array(deployed.predicted)),
+        "probabilities": pa.array(list(deployed.probabilities.astype(np.float32))),
+        "fp32_predicted": names.take(pa.array(fp32.predicted)),
+        "fp32_probabilities": pa.array(list(fp32.probabilities.astype(np.float32))),
+    }
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def _architecture() -> str:
+    path = Path("data/model/model.json")
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["architecture"])
+    except (OSError, ValueError, KeyError):
+        raise TrainingError(f"{path} names no architecture; run `dvc repro train`") from None
+
+
+def _write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
+    with atomic_write(path, "w") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    run_step(main)

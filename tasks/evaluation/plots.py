@@ -1,0 +1,155 @@
+"""Plots of the report as inline SVG: no script, no request, colours from the page's style sheet.
+
+Every function takes plain numbers and gives markup. Text is escaped.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from tasks.evaluation.calibration import Reliability
+
+_WIDTH, _HEIGHT = 520.0, 300.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 16.0, 14.0, 44.0
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line or one set of points; `style` is a class of the style sheet (s1 … s4, muted)."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    style: str = "s1"
+    line: bool = True
+    labels: Sequence[str] = ()
+
+
+def chart(
+    title: str,
+    x_label: str,
+    y_label: str,
+    series: Sequence[Series],
+    limits: tuple[float, float] | None = None,
+) -> Markup:
+    """A line or scatter chart; `limits` fixes both axes (a square plot of shares)."""
+    x_low, x_high = limits or _limits([value for part in series for value in part.x])
+    y_low, y_high = limits or _limits([value for part in series for value in part.y])
+    scale = _Scale(x_low, x_high, y_low, y_high)
+    body = [_axes(scale, x_label, y_label)]
+    body += [_draw(part, scale) for part in series]
+    legend = Markup("").join(
+        Markup('<span class="key {}"><i></i>{}</span>').format(part.style, part.name)
+        for part in series
+        if len(series) > 1
+    )
+    return Markup(
+        '<figure><figcaption>{}</figcaption><svg viewBox="0 0 {:g} {:g}" role="img" '
+        'aria-label="{}">{}</svg><div class="legend">{}</div></figure>'
+    ).format(title, _WIDTH, _HEIGHT, title, Markup("").join(body), legend)
+
+
+def reliability_chart(before: Reliability, after: Reliability) -> Markup:
+    """Accuracy against confidence per bin, before and after temperature scaling."""
+    lowest = min(part.min() for r in (before, after) for part in (r.confidence, r.accuracy))
+    low = max(0.0, math.floor(lowest * 10 - 1e-9) / 10)
+    parts = [
+        Series("perfectly calibrated", (low, 1), (low, 1), "muted"),
+        Series("before scaling", before.confidence.tolist(), before.accuracy.tolist(), "s2"),
+        Series("as deployed", after.confidence.tolist(), after.accuracy.tolist(), "s1"),
+    ]
+    return chart("Reliability", "mean confidence", "accuracy", parts, (low, 1.0))
+
+
+@dataclass(frozen=True)
+class _Scale:
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+
+    def x(self, value: float) -> float:
+        share = (value - self.x_low) / (self.x_high - self.x_low)
+        return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 1)
+
+    def y(self, value: float) -> float:
+        share = (value - self.y_low) / (self.y_high - self.y_low)
+        return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 1)
+
+
+def _draw(part: Series, scale: _Scale) -> Markup:
+    points = [
+        (scale.x(x), scale.y(y))
+        for x, y in zip(part.x, part.y, strict=True)
+        if math.isfinite(x) and math.isfinite(y)
+    ]
+    body = Markup("")
+    if part.line:
+        path = " ".join(f"{x:g},{y:g}" for x, y in points)
+        body += Markup('<polyline class="{}" points="{}"/>').format(part.style, path)
+    if part.style != "muted":
+        radius = 3 if part.line else 5
+        body += Markup("").join(
+            Markup('<circle class="{}" cx="{:g}" cy="{:g}" r="{}"/>').format(
+                part.style, x, y, radius
+            )
+            for x, y in points
+        )
+    return body + _labels(part.labels, points)
+
+
+def _labels(labels: Sequence[str], points: list[tuple[float, float]]) -> Markup:
+    """Names beside their points; one that would cover another moves down."""
+    body, taken = Markup(""), list[tuple[float, float]]()
+    for label, (x, y) in sorted(zip(labels, points, strict=False), key=lambda pair: pair[1][1]):
+        right = x > _WIDTH * 0.7
+        x += -9 if right else 9
+        while any(abs(y - other) < 13 and abs(x - at) < 120 for at, other in taken):
+            y += 3
+        taken.append((x, y))
+        body += Markup('<text x="{:g}" y="{:g}" text-anchor="{}">{}</text>').format(
+            x, y + 4, "end" if right else "start", label
+        )
+    return body
+
+
+def _axes(scale: _Scale, x_label: str, y_label: str) -> Markup:
+    bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
+    body = Markup("")
+    for tick in _ticks(scale.y_low, scale.y_high):
+        body += Markup(
+            '<line class="grid" x1="{:g}" x2="{:g}" y1="{y:g}" y2="{y:g}"/>'
+            '<text x="{:g}" y="{:g}" text-anchor="end">{}</text>'
+        ).format(_LEFT, right, _LEFT - 7, scale.y(tick) + 4, f"{tick:.6g}", y=scale.y(tick))
+    for tick in _ticks(scale.x_low, scale.x_high):
+        body += Markup('<text x="{:g}" y="{:g}" text-anchor="middle">{}</text>').format(
+            scale.x(tick), bottom + 17, f"{tick:.6g}"
+        )
+    return body + Markup(
+        '<line class="axis" x1="{left:g}" x2="{right:g}" y1="{bottom:g}" y2="{bottom:g}"/>'
+        '<text class="label" x="{:g}" y="{:g}" text-anchor="middle">{}</text>'
+        '<text class="label" transform="translate(13 {:g}) rotate(-90)" text-anchor="middle">'
+        "{}</text>"
+    ).format(
+        (_LEFT + right) / 2, _HEIGHT - 6, escape(x_label), bottom / 2 + 7, escape(y_label),
+        left=_LEFT, right=right, bottom=bottom,
+    )  # fmt: skip
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """The range of the values, widened so that no point lies on the frame."""
+    known = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    low, high = min(known), max(known)
+    margin = (high - low) * 0.06 or max(abs(high) * 0.1, 0.01)
+    return low - margin, high + margin
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """About five round numbers between the ends."""
+    rough = (high - low) / 5
+    magnitude = 10 ** math.floor(math.log10(rough))
+    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]

@@ -1,0 +1,214 @@
+"""report.html: the whole evidence as one page that asks the network for nothing."""
+
+import base64
+import csv
+import io
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from tasks.bundle import BundleInfo
+from tasks.evaluation.evidence import Evidence
+from tasks.evaluation.plots import Series, chart, reliability_chart
+from tasks.evaluation.tables import (
+    class_rows,
+    compared,
+    confused_pairs,
+    remarks,
+    shown_classes,
+    verdict,
+)
+from tasks.pixels import Pixels
+from tasks.schema import Evaluate
+
+_TINY = 96  # pixels: up to here images are stored as they are and enlarged by the browser
+_THUMBNAIL = 160
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image the deployed model gets wrong, as a data URI, and what it said."""
+
+    source: str
+    path: str
+    actual: str
+    predicted: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Files of earlier steps that the report shows when they are there."""
+
+    curves: Path = Path("data/plots/curves.csv")
+    cleaning: Path = Path("data/metrics/clean.json")
+
+
+def render_report(
+    evidence: Evidence, info: BundleInfo, params: Evaluate, sources: Sources | None = None
+) -> str:
+    """The page, with up to `params.worst_mistakes` mistakes, most confident first."""
+    sources = sources or Sources()
+    deployed, fp32, candidates = evidence.deployed, evidence.fp32, evidence.candidates
+    cleaning = _cleaning(sources.cleaning)
+    return str(
+        template("report.html.j2").render(
+            info=info,
+            deployed=deployed,
+            fp32=fp32,
+            candidates=candidates,
+            chosen=candidates.named(candidates.chosen),
+            fp32_candidate=candidates.named(candidates.fp32),
+            shards=evidence.shards,
+            n_images=len(deployed.labels),
+            level=f"{100 * params.confidence:g} %",
+            verdict=verdict(evidence, info),
+            overall=compared(evidence),
+            rows=class_rows(evidence, info.classes),
+            remarks=remarks(evidence, info.classes),
+            confusion=shown_classes(deployed.confusion, info.classes),
+            pairs=confused_pairs(deployed.confusion, info.classes),
+            reliability=reliability_chart(deployed.before, deployed.after),
+            curves=_curve_charts(sources.curves),
+            pareto=_pareto_chart(evidence),
+            mistakes=worst_mistakes(evidence, params.worst_mistakes),
+            n_mistakes=int((~deployed.correct).sum()),
+            tiny=info.input.size <= _TINY,
+            counts=_split_counts(evidence),
+            cleaning=cleaning,
+            cleaned_for=", ".join(
+                f"{name.replace('_', ' ')} {count}"
+                for name, count in cleaning.get("flags", {}).items()
+                if count
+            ),
+        )
+    )
+
+
+def template(name: str) -> Any:
+    """A template of this package, with the report's number formats as filters."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "size": size, "cell": cell}
+    return environment.get_template(name)
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """0.9831 -> "98.3 %"; what is not defined is a dash."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{100 * value:.{digits}f} %"
+
+
+def cell(text: str) -> str:
+    """A name as text of a Markdown table: nothing in it is markup."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
+
+
+def size(count: int) -> str:
+    """Bytes for people: 12.3 kB, 4.5 MB."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def worst_mistakes(evidence: Evidence, worst: int) -> list[Mistake]:
+    """The most confident mistakes on the test split, at most `worst`."""
+    deployed, split = evidence.deployed, evidence.shards.split("test")
+    confidence = deployed.probabilities.max(1)
+    wrong = np.flatnonzero(~deployed.correct)
+    ranked = wrong[np.argsort(-confidence[wrong], kind="stable")][:worst]
+    return [
+        Mistake(
+            source=data_uri(split.images[i]),
+            path=split.paths[i],
+            actual=evidence.shards.classes[deployed.labels[i]],
+            predicted=evidence.shards.classes[deployed.predicted[i]],
+            confidence=float(confidence[i]),
+        )
+        for i in ranked
+    ]
+
+
+def data_uri(image: Pixels) -> str:
+    """An image uint8 H×W×3 inside a URI: small ones as PNG, others as a JPEG thumbnail."""
+    from PIL import Image
+
+    picture, stream = Image.fromarray(np.ascontiguousarray(image)), io.BytesIO()
+    if max(picture.size) <= _TINY:
+        picture.save(stream, "PNG", optimize=True)
+        kind = "png"
+    else:
+        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        picture.save(stream, "JPEG", quality=85)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def _curve_charts(path: Path) -> list[Markup]:
+    """Loss and accuracy by epoch, from the training step's curves.csv; [] without it."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+
+    def series(name: str, column: str, style: str) -> Series:
+        known = [row for row in rows if row.get(column)]
+        x = [float(row["epoch"]) for row in known]
+        return Series(name, x, [float(row[column]) for row in known], style)
+
+    losses = [
+        series("training", "train_loss", "s2"), series("validation", "validation_loss", "s1")
+    ]  # fmt: skip
+    accuracy = [series("validation", "validation_accuracy", "s1")]
+    return [
+        chart("Loss", "epoch", "loss", losses),
+        chart("Validation accuracy", "epoch", "accuracy", accuracy),
+    ]
+
+
+def _pareto_chart(evidence: Evidence) -> Markup:
+    chosen = evidence.candidates.chosen
+    parts = [
+        Series(
+            label,
+            [candidate.latency_ms for candidate in group],
+            [candidate.accuracy for candidate in group],
+            style,
+            line=False,
+            labels=[candidate.name for candidate in group],
+        )
+        for label, style, group in (
+            ("chosen", "s1", [c for c in evidence.candidates.candidates if c.name == chosen]),
+            ("other", "s3", [c for c in evidence.candidates.candidates if c.name != chosen]),
+        )
+        if group
+    ]
+    return chart("Candidates", "latency at batch 1, ms", "validation accuracy", parts)
+
+
+def _split_counts(evidence: Evidence) -> list[tuple[str, list[int]]]:
+    """Per class the images in train, validation and test; the sum comes last."""
+    classes = evidence.shards.classes
+    columns = [
+        np.bincount(evidence.shards.split(name).labels, minlength=len(classes))
+        for name in ("train", "validation", "test")
+    ]
+    table = np.stack(columns, axis=1)
+    rows = [(name, row.tolist()) for name, row in zip(classes, table, strict=True)]
+    return [*rows, ("all", table.sum(0).tolist())]
+
+
+def _cleaning(path: Path) -> dict[str, Any]:
+    """The counts of the cleaning step; {} when it left none."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
