@@ -19,7 +19,7 @@ from tasks.schema import Augment
 from tasks.training.models import ModelSpec
 
 
-class RandomAffine(v2.Transform):
+class RandomAffine(v2.Transform):  # type: ignore[misc]
     """Flip, shift, rotate and scale each image of a float N×3×S×S batch differently.
 
     One bilinear resampling; what comes in from outside repeats the border.
@@ -50,7 +50,7 @@ class RandomAffine(v2.Transform):
         return F.grid_sample(inpt, grid, padding_mode="border", align_corners=False)
 
 
-class RandomLight(v2.Transform):
+class RandomLight(v2.Transform):  # type: ignore[misc]
     """Change brightness and contrast of each image of a float N×3×S×S batch (0..255)."""
 
     def __init__(self, brightness: float, contrast: float) -> None:

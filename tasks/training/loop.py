@@ -77,6 +77,11 @@ def fit(
     smoothing), in evaluation mode, on the CPU.
 
     Args:
+        model: gives logits float N×C for normalised float N×3×S×S.
+        train: the images to learn from.
+        validation: the images that choose the best epoch.
+        spec: size, mean and deviation of the inputs.
+        config: epochs, optimisation and augmentation.
         loss: of (logits, labels, augmented normalised inputs); None is cross-entropy with
             `config.label_smoothing`.
         checkpoint: file that is replaced after each epoch; a run that finds its own there goes
@@ -91,7 +96,7 @@ def fit(
     """
     device = choose_device(config.device)
     _check_images(train, validation)
-    cpu_only = [] if device.type == "cpu" else None
+    cpu_only: list[int] | None = [] if device.type == "cpu" else None
     with torch.random.fork_rng(cpu_only), _memory_advice(config.batch_size):
         run = _Run(model.to(device), train, validation, spec, config, loss)
         run.resume(checkpoint)
@@ -176,7 +181,7 @@ class _Run:
         started = time.perf_counter()
         train_loss = self._train()
         rate = len(self.train) / (time.perf_counter() - started)
-        epoch = Epoch(number, train_loss, *self._validate(), self.schedule.get_last_lr()[0])
+        epoch = Epoch(number, train_loss, *self._validate(), float(self.schedule.get_last_lr()[0]))
         self._check(epoch)
         self.history.append(epoch)
         if self.best_epoch == 0 or epoch.validation_loss < self._best_loss:

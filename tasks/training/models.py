@@ -6,18 +6,26 @@ model.safetensors and model.json. torchvision is imported only for its own archi
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from tasks.errors import TrainingError
 from tasks.files import atomic_write, write_json
-from tasks.schema import Architecture
+from tasks.schema import Architecture, Train
 from tasks.training.residual import ResNetSmall
 
+if TYPE_CHECKING:
+    from tasks.data.shards import Shards
+
 WEIGHTS, SPEC = "model.safetensors", "model.json"
+Moments = tuple[tuple[float, float, float], tuple[float, float, float]]
+_IMAGENET: Moments = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_CHUNK = 1024
 
 
 class ModelSpec(BaseModel):
@@ -32,6 +40,47 @@ class ModelSpec(BaseModel):
     size: int = Field(ge=8, description="side of the images in pixels")
     mean: tuple[float, float, float] = Field(description="of the channels, on the 0..1 scale")
     std: tuple[float, float, float] = Field(description="of the channels, on the 0..1 scale")
+
+
+def spec_for(shards: "Shards", config: Train, moments: Moments) -> ModelSpec:
+    """The spec of `config`'s network for these shards.
+
+    Images are normalised by `moments` (see `channel_moments`); for pretrained weights by those
+    of ImageNet, which the weights expect.
+    """
+    mean, std = _IMAGENET if config.pretrained else moments
+    return ModelSpec(
+        architecture=config.architecture,
+        width=config.width,
+        depth=config.depth,
+        classes=shards.classes,
+        size=shards.contract.size,
+        mean=mean,
+        std=std,
+    )
+
+
+def channel_moments(images: npt.NDArray[np.uint8]) -> Moments:
+    """Mean and standard deviation of each channel of uint8 N×S×S×3, on the 0..1 scale.
+
+    A deviation under 1/255 (images of one colour) counts as 1/255.
+    """
+    total, squares = np.zeros(3), np.zeros(3)
+    for start in range(0, len(images), _CHUNK):
+        chunk = images[start : start + _CHUNK].reshape(-1, 3)
+        for channel in range(3):  # exact: whole numbers
+            counts = np.bincount(chunk[:, channel], minlength=256)
+            total[channel] += counts @ np.arange(256)
+            squares[channel] += counts @ np.arange(256) ** 2
+    count = images.size / 3
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1))
+    return _triple(mean / 255), _triple(std / 255)
+
+
+def _triple(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
 
 
 class Classifier(nn.Module):
