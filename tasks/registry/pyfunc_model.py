@@ -6,6 +6,7 @@ order of the bundle's classes.
 """
 
 import json
+import warnings
 from pathlib import Path
 
 import mlflow
@@ -13,6 +14,9 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+# The version's signature says what goes in and out; annotations would be a second one.
+warnings.filterwarnings("ignore", r"[\s\S]*Add type hints to the `predict` method")
 
 
 class BundleModel(PythonModel):
@@ -29,7 +33,6 @@ class BundleModel(PythonModel):
             str(bundle / "model.onnx"), options, providers=[info["runtime"]["provider"]]
         )
 
-    # Unannotated: MLflow would take annotations for a schema of its own.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Classify uint8 images N×S×S×3; one row an image."""
         images = np.ascontiguousarray(model_input, dtype=np.uint8)

@@ -1,0 +1,175 @@
+"""Reads the registry: versions, who is champion, and the bundles that versions carry."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tasks.bundle import Bundle, open_bundle
+from tasks.errors import BundleError, RegistryError
+from tasks.params import Settings
+from tasks.registry.connection import MODEL_NAME, connect, mlflow_errors
+from tasks.registry.register import BUNDLE_FOLDER, DIGEST_TAG, version_url
+from tasks.registry.server import public_address
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
+OUTCOME_TAG, REASON_TAG, RULES_TAG = "gate", "gate_reason", "gate_rules"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version as the registry shows it."""
+
+    version: int
+    aliases: tuple[str, ...]
+    digest: str
+    run_id: str | None
+    technique: str
+    accuracy: str
+    gate: str | None
+    reason: str | None
+    created: int
+    """Milliseconds since 1970, UTC."""
+    url: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """The registry at a glance."""
+
+    champion: int | None
+    previous: int | None
+    challenger: int | None
+    versions: tuple[Version, ...]
+    url: str
+
+
+def status(settings: Settings) -> Status:
+    """Every version, newest first, and what the aliases point to; raises ServiceError."""
+    client = connect(settings)
+    with mlflow_errors(settings):
+        aliases = read_aliases(client)
+        found = client.search_model_versions(f"name = '{MODEL_NAME}'")
+    versions = [_version(item, aliases, settings) for item in found]
+    versions.sort(key=lambda version: -version.version)
+    return Status(
+        *(aliases.get(alias) for alias in (CHAMPION, PREVIOUS, CHALLENGER)),
+        versions=tuple(versions),
+        url=f"{public_address(settings)}/#/models/{MODEL_NAME}",
+    )
+
+
+def champion(settings: Settings) -> Version | None:
+    """The version in charge, None before the first promotion; raises ServiceError."""
+    found = status(settings)
+    return next((v for v in found.versions if v.version == found.champion), None)
+
+
+def champion_bundle(settings: Settings) -> Bundle | None:
+    """The champion's bundle, verified; None before the first promotion."""
+    found = champion(settings)
+    return None if found is None else fetch(found.version, settings)
+
+
+def fetch(version: int, settings: Settings) -> Bundle:
+    """The bundle a version carries, downloaded once, signature and digest verified.
+
+    Raises RegistryError for a version that does not exist, BundleError for an altered bundle.
+    """
+    client = connect(settings)
+    digest = digest_of(version, client, settings)
+    kept = settings.home / "bundles" / f"v{version}-{digest[:12]}"
+    if not kept.exists():
+        with mlflow_errors(settings):
+            _download(version, kept, settings)
+    try:
+        bundle = open_bundle(kept, settings)
+        if bundle.digest != digest:
+            raise BundleError(f"its digest is {bundle.digest[:12]}, registered was {digest[:12]}")
+    except BundleError as error:
+        shutil.rmtree(kept, ignore_errors=True)
+        raise BundleError(f"version {version} is not usable: {error}") from None
+    return bundle
+
+
+def smoke_test(bundle: Bundle) -> None:
+    """Run the bundle on images of one value and on noise; raises BundleError if it misbehaves."""
+    size, classes = bundle.info.input.size, len(bundle.info.classes)
+    noise = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)
+    for images in (np.zeros((1, size, size, 3), np.uint8), noise):
+        try:
+            probabilities, embedding = bundle.predict(images)
+        except Exception as error:  # ONNX Runtime's errors have no common base
+            raise BundleError(f"the model of {bundle.path} does not run: {error}") from None
+        sums = probabilities.sum(axis=1)
+        if probabilities.shape != (len(images), classes) or len(embedding) != len(images):
+            raise BundleError(f"the model of {bundle.path} answers {probabilities.shape}")
+        if not np.isfinite(probabilities).all() or not np.allclose(sums, 1, atol=1e-3):
+            raise BundleError(f"the model of {bundle.path} answers no probabilities (sum {sums})")
+
+
+def read_aliases(client: "MlflowClient") -> dict[str, int]:
+    """Alias to version; {} when nothing is registered."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases = client.get_registered_model(MODEL_NAME).aliases
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
+    return {alias: int(version) for alias, version in aliases.items()}
+
+
+def digest_of(version: int, client: "MlflowClient", settings: Settings) -> str:
+    """The digest of the bundle that a version carries; raises RegistryError without one."""
+    from mlflow.exceptions import MlflowException
+
+    with mlflow_errors(settings):
+        try:
+            tags = client.get_model_version(MODEL_NAME, str(version)).tags
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise RegistryError(
+                    f"there is no version {version} of {MODEL_NAME}; `visionloop status` lists them"
+                ) from None
+            raise
+    if DIGEST_TAG not in tags:
+        raise RegistryError(f"version {version} was not registered by Visionloop: no {DIGEST_TAG}")
+    return str(tags[DIGEST_TAG])
+
+
+def _download(version: int, target: Path, settings: Settings) -> None:
+    from mlflow.artifacts import download_artifacts
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as directory:
+        source = download_artifacts(
+            artifact_uri=f"models:/{MODEL_NAME}/{version}/{BUNDLE_FOLDER}",
+            dst_path=directory,
+            tracking_uri=settings.tracking_uri,
+            registry_uri=settings.tracking_uri,
+        )
+        Path(source).rename(target)
+
+
+def _version(item: Any, aliases: dict[str, int], settings: Settings) -> Version:
+    number, tags = int(item.version), item.tags
+    return Version(
+        version=number,
+        aliases=tuple(sorted(alias for alias, version in aliases.items() if version == number)),
+        digest=tags.get(DIGEST_TAG, ""),
+        run_id=item.run_id or None,
+        technique=tags.get("technique", ""),
+        accuracy=tags.get("accuracy", ""),
+        gate=tags.get(OUTCOME_TAG),
+        reason=tags.get(REASON_TAG),
+        created=item.creation_timestamp,
+        url=version_url(number, settings),
+    )
