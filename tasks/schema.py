@@ -32,14 +32,14 @@ class Ingest(Section):
 class CleanPolicy(Section):
     """What to do with an image that carries a flag."""
 
-    unreadable: Literal["drop"]
-    exact_duplicate: Policy
-    conflicting_label: Policy
-    near_duplicate: Policy
-    too_small: Policy
-    dark: Policy
-    bright: Policy
-    blurry: Policy
+    unreadable: Literal["drop"] = Field(description="broken, truncated, empty or no image at all")
+    exact_duplicate: Policy = Field(description="the same pixels as an earlier image")
+    conflicting_label: Policy = Field(description="the same pixels under another label")
+    near_duplicate: Policy = Field(description="almost the same picture as an earlier image")
+    too_small: Policy = Field(description="shorter side below clean.min_side")
+    dark: Policy = Field(description="brightness below clean.dark")
+    bright: Policy = Field(description="brightness above clean.bright")
+    blurry: Policy = Field(description="sharpness below clean.blurry")
 
 
 class Clean(Section):
@@ -57,20 +57,20 @@ class Clean(Section):
 class Validate(Section):
     """Expectations on the cleaned manifest."""
 
-    min_classes: int = Field(ge=2)
-    min_per_class: int = Field(ge=3)
-    min_side: int = Field(ge=1)
-    max_side: int = Field(ge=1)
-    max_flagged_share: Share
+    min_classes: int = Field(ge=2, description="classes that must be there")
+    min_per_class: int = Field(ge=3, description="images that each class must keep")
+    min_side: int = Field(ge=1, description="pixels of the shorter side")
+    max_side: int = Field(ge=1, description="pixels of the longer side")
+    max_flagged_share: Share = Field(description="images with any flag, of all")
     labels: list[str] | None = Field(description="the declared label set; null: any")
 
 
 class Split(Section):
     """Shares of the splits; the rest is training."""
 
-    validation: float = Field(gt=0, lt=1)
-    test: float = Field(gt=0, lt=1)
-    seed: int = Field(ge=0)
+    validation: float = Field(gt=0, lt=1, description="share of the images")
+    test: float = Field(gt=0, lt=1, description="share of the images")
+    seed: int = Field(ge=0, description="another seed, another split")
 
     @model_validator(mode="after")
     def _leaves_training(self) -> Self:
@@ -129,10 +129,10 @@ Range = Annotated[FloatRange | IntRange | Choices, Field(discriminator="type")]
 class Tune(Section):
     """The sweep over training hyperparameters."""
 
-    trials: int = Field(ge=1)
+    trials: int = Field(ge=1, description="trials of the sweep")
     minutes: float = Field(gt=0)
-    epochs: int = Field(ge=1)
-    seed: int = Field(ge=0)
+    epochs: int = Field(ge=1, description="of each trial")
+    seed: int = Field(ge=0, description="of the sampler")
     pruner: Literal["median", "hyperband", "none"]
     space: dict[str, Range] = Field(description="dotted keys of the train section")
 
@@ -155,16 +155,18 @@ class Train(Section):
     width: int = Field(ge=4, le=512, description="channels of resnet_small's first stage")
     depth: int = Field(ge=1, le=8, description="blocks per stage of resnet_small")
     pretrained: bool
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=2)
+    epochs: int = Field(ge=1, description="at most; see patience")
+    batch_size: int = Field(ge=2, description="images a step")
     optimizer: Literal["sgd", "adamw"]
-    lr: float = Field(gt=0, le=10)
-    momentum: float = Field(ge=0, lt=1)
-    weight_decay: float = Field(ge=0, le=1)
-    label_smoothing: float = Field(ge=0, lt=1)
+    lr: float = Field(gt=0, le=10, description="highest rate of the one-cycle schedule")
+    momentum: float = Field(ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(ge=0, le=1, description="L2 penalty, decoupled for adamw")
+    label_smoothing: float = Field(
+        ge=0, lt=1, description="share of the target spread over all classes"
+    )
     grad_clip: float = Field(gt=0, description="largest gradient norm")
     patience: int = Field(ge=1, description="epochs without a better validation loss")
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, description="of initialisation, order and augmentation")
     device: Literal["auto", "cpu", "cuda"]
     augment: Augment
 
@@ -173,8 +175,8 @@ class Distil(Section):
     """Knowledge distillation into a smaller student."""
 
     width: int = Field(ge=4, le=512)
-    epochs: int = Field(ge=1)
-    temperature: float = Field(gt=0)
+    epochs: int = Field(ge=1, description="of the student")
+    temperature: float = Field(gt=0, description="softens the teacher's probabilities")
     alpha: Share = Field(description="weight of the teacher's soft targets")
 
 
@@ -182,8 +184,8 @@ class Prune(Section):
     """Structured pruning with fine-tuning."""
 
     ratio: float = Field(gt=0, lt=1, description="share of the channels removed")
-    epochs: int = Field(ge=1)
-    lr: float = Field(gt=0, le=10)
+    epochs: int = Field(ge=1, description="of fine-tuning after pruning")
+    lr: float = Field(gt=0, le=10, description="highest rate of the fine-tuning")
 
 
 class Quantize(Section):
@@ -198,8 +200,8 @@ class Compress(Section):
     distil: Distil
     prune: Prune
     quantize: Quantize
-    latency_runs: int = Field(ge=10)
-    seed: int = Field(ge=0)
+    latency_runs: int = Field(ge=10, description="timed runs per candidate, interleaved")
+    seed: int = Field(ge=0, description="of the student and the fine-tuning")
 
 
 class Budget(Section):
@@ -207,21 +209,21 @@ class Budget(Section):
 
     max_accuracy_drop: Share
     max_latency_ms: float | None = Field(gt=0)
-    max_size_mb: float | None = Field(gt=0)
+    max_size_mb: float | None = Field(gt=0, description="megabytes of the ONNX file")
 
 
 class Evaluate(Section):
     """The evidence on the frozen test split."""
 
     resamples: int = Field(ge=100)
-    confidence: float = Field(gt=0.5, lt=1)
+    confidence: float = Field(gt=0.5, lt=1, description="level of the intervals")
     calibration_bins: int = Field(ge=2, le=100, description="of equal mass")
     worst_mistakes: int = Field(ge=0, le=200, description="shown in the report")
     license: str = Field(
         pattern=r"^[a-z0-9][a-z0-9.-]*$",
         description="of the model, a Hugging Face licence identifier, for the model card",
     )
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, description="of the bootstrap")
 
 
 class Gate(Section):
@@ -229,16 +231,16 @@ class Gate(Section):
 
     margin: Share
     max_recall_drop: Share
-    resamples: int = Field(ge=100)
-    confidence: float = Field(gt=0.5, lt=1)
-    seed: int = Field(ge=0)
+    resamples: int = Field(ge=100, description="of the paired bootstrap")
+    confidence: float = Field(gt=0.5, lt=1, description="level of the lower bound")
+    seed: int = Field(ge=0, description="of the bootstrap")
 
 
 class Serve(Section):
     """Limits of the model server."""
 
-    max_batch: int = Field(ge=1, le=1024)
-    max_wait_ms: float = Field(ge=0)
+    max_batch: int = Field(ge=1, le=1024, description="images run together")
+    max_wait_ms: float = Field(ge=0, description="how long a batch waits to fill")
     max_images: int = Field(ge=1, description="files in one request")
     max_upload_mb: float = Field(gt=0, description="megabytes of one request")
     max_queue: int = Field(ge=1, description="images being answered; more are answered 503")
@@ -253,8 +255,8 @@ class Serve(Section):
 class Drift(Section):
     """The nightly check."""
 
-    window_hours: float = Field(gt=0)
-    min_predictions: int = Field(ge=30)
+    window_hours: float = Field(gt=0, description="how far back predictions are read")
+    min_predictions: int = Field(ge=30, description="fewer are no basis for a decision")
     alpha: float = Field(gt=0, lt=0.5, description="family-wise error rate")
     min_effect: Share = Field(description="smallest KS distance of interest")
     cooldown_hours: float = Field(ge=0)
