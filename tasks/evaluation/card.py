@@ -24,7 +24,7 @@ def render_card(evidence: Evidence, info: BundleInfo, params: Params, dataset: s
         remarks=remarks(evidence, info.classes),
         counts={name: len(evidence.shards.split(name)) for name in ("train", "validation", "test")},
     )
-    return f"---\n{_yaml(front_matter(evidence, info, params, dataset))}---\n\n{text}"
+    return f"---\n{_yaml(front_matter(evidence, info, params, dataset))}---\n\n{text}\n"
 
 
 def front_matter(

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from tasks.evaluation.calibration import Reliability
 
 _WIDTH, _HEIGHT = 520.0, 300.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 16.0, 14.0, 44.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 78.0, 16.0, 14.0, 44.0
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,12 @@ def chart(
     y_label: str,
     series: Sequence[Series],
     limits: tuple[float, float] | None = None,
+    shares: bool = False,
 ) -> Markup:
-    """A line or scatter chart; `limits` fixes both axes (a square plot of shares)."""
+    """A line or scatter chart; `limits` fixes both axes, `shares` shows y as a percentage."""
     x_low, x_high = limits or _limits([value for part in series for value in part.x])
     y_low, y_high = limits or _limits([value for part in series for value in part.y])
-    scale = _Scale(x_low, x_high, y_low, y_high)
+    scale = _Scale(x_low, x_high, y_low, y_high, shares)
     body = [_axes(scale, x_label, y_label)]
     body += [_draw(part, scale) for part in series]
     legend = Markup("").join(
@@ -60,7 +61,7 @@ def reliability_chart(before: Reliability, after: Reliability) -> Markup:
         Series("before scaling", before.confidence.tolist(), before.accuracy.tolist(), "s2"),
         Series("as deployed", after.confidence.tolist(), after.accuracy.tolist(), "s1"),
     ]
-    return chart("Reliability", "mean confidence", "accuracy", parts, (low, 1.0))
+    return chart("Reliability", "mean confidence", "accuracy", parts, (low, 1.0), shares=True)
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class _Scale:
     x_high: float
     y_low: float
     y_high: float
+    shares: bool
 
     def x(self, value: float) -> float:
         share = (value - self.x_low) / (self.x_high - self.x_low)
@@ -122,7 +124,14 @@ def _axes(scale: _Scale, x_label: str, y_label: str) -> Markup:
         body += Markup(
             '<line class="grid" x1="{:g}" x2="{:g}" y1="{y:g}" y2="{y:g}"/>'
             '<text x="{:g}" y="{:g}" text-anchor="end">{}</text>'
-        ).format(_LEFT, right, _LEFT - 7, scale.y(tick) + 4, f"{tick:.6g}", y=scale.y(tick))
+        ).format(
+            _LEFT,
+            right,
+            _LEFT - 7,
+            scale.y(tick) + 4,
+            _tick_text(tick, scale.shares),
+            y=scale.y(tick),
+        )
     for tick in _ticks(scale.x_low, scale.x_high):
         body += Markup('<text x="{:g}" y="{:g}" text-anchor="middle">{}</text>').format(
             scale.x(tick), bottom + 17, f"{tick:.6g}"
@@ -136,6 +145,10 @@ def _axes(scale: _Scale, x_label: str, y_label: str) -> Markup:
         (_LEFT + right) / 2, _HEIGHT - 6, escape(x_label), bottom / 2 + 7, escape(y_label),
         left=_LEFT, right=right, bottom=bottom,
     )  # fmt: skip
+
+
+def _tick_text(value: float, share: bool) -> str:
+    return f"{100 * value:.5g} %" if share else f"{value:.5g}"
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:

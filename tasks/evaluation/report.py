@@ -106,10 +106,10 @@ def template(name: str) -> Any:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """0.9831 -> "98.3 %"; what is not defined is a dash."""
+    """0.9831 -> "98.3 %" (with a no-break space); what is not defined is a dash."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{100 * value:.{digits}f} %"
+    return f"{100 * value:.{digits}f}\u00a0%"
 
 
 def cell(text: str) -> str:
@@ -173,7 +173,7 @@ def _curve_charts(path: Path) -> list[Markup]:
     accuracy = [series("validation", "validation_accuracy", "s1")]
     return [
         chart("Loss", "epoch", "loss", losses),
-        chart("Validation accuracy", "epoch", "accuracy", accuracy),
+        chart("Validation accuracy", "epoch", "accuracy", accuracy, shares=True),
     ]
 
 
@@ -194,7 +194,7 @@ def _pareto_chart(evidence: Evidence) -> Markup:
         )
         if group
     ]
-    return chart("Candidates", "latency at batch 1, ms", "validation accuracy", parts)
+    return chart("Candidates", "latency at batch 1, ms", "validation accuracy", parts, shares=True)
 
 
 def _split_counts(evidence: Evidence) -> list[tuple[str, list[int]]]:

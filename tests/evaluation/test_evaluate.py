@@ -1,0 +1,354 @@
+"""The step as `dvc repro` runs it: real shards and graphs in, a signed bundle out."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pyarrow.parquet as pq
+import pytest
+from ruamel.yaml import YAML
+from sklearn import metrics as sk
+from small_pipeline import Network, write_candidates, write_network, write_shards
+
+from tasks.bundle import open_bundle
+from tasks.data.shards import open_shards
+from tasks.errors import CompressionError, DataError, TrainingError
+from tasks.evaluation.evaluate import main
+from tasks.params import load_settings
+from tasks.tracking import read_events
+
+ROOT = Path(__file__).parents[2]
+
+
+def read_metrics(root: Path) -> dict:
+    return json.loads((root / "data/metrics/evaluate.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(built, tmp_path_factory) -> Path:
+    """A directory in which the step has run, started as DVC starts it."""
+    root = tmp_path_factory.mktemp("finished") / "pipeline"
+    shutil.copytree(built, root)
+    run = step(root)
+    assert run.returncode == 0, run.stderr
+    return root
+
+
+def step(root: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "tasks.evaluation.evaluate"]
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "VISIONLOOP_HOME": str(root.parent / "home"),
+    }  # fmt: skip
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def bundle(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    monkeypatch.setenv("VISIONLOOP_HOME", str(finished.parent / "home"))
+    return open_bundle("data/bundle", load_settings())
+
+
+def test_every_figure_is_recomputed_with_scikit_learn(finished, bundle):
+    test = open_shards(finished / "data/shards").split("test")
+    probabilities, _ = bundle.predict(test.images)
+    predicted, labels = probabilities.argmax(1), test.labels
+    found = read_metrics(finished)
+    assert found["test_images"] == len(labels) == 497
+    deployed = found["deployed"]
+    for name, expected in (
+        ("accuracy", sk.accuracy_score(labels, predicted)),
+        ("balanced_accuracy", sk.balanced_accuracy_score(labels, predicted)),
+        ("macro_precision", sk.precision_score(labels, predicted, average="macro")),
+        ("macro_recall", sk.recall_score(labels, predicted, average="macro")),
+        ("macro_f1", sk.f1_score(labels, predicted, average="macro")),
+    ):
+        assert deployed[name]["value"] == pytest.approx(expected, abs=1e-9)
+        assert deployed[name]["low"] < expected < deployed[name]["high"]
+    assert deployed["nll"] == pytest.approx(sk.log_loss(labels, probabilities), rel=1e-4)
+
+    session = onnxruntime.InferenceSession(finished / "data/candidates/fp32.onnx")
+    fp32 = session.run(["logits"], {"images": np.asarray(test.images)})[0].argmax(1)
+    fp32_accuracy = sk.accuracy_score(labels, fp32)
+    assert found["fp32"]["accuracy"]["value"] == pytest.approx(fp32_accuracy)
+    assert found["agreement_with_fp32"] == pytest.approx(sk.accuracy_score(fp32, predicted))
+    difference = found["difference_from_fp32"]
+    assert difference["value"] == pytest.approx(deployed["accuracy"]["value"] - fp32_accuracy)
+    assert difference["low"] <= difference["value"] <= difference["high"]
+    assert bundle.info.measurements.fp32_accuracy == found["fp32"]["accuracy"]["value"]
+
+
+def test_class_table_is_scikit_learns(finished, bundle):
+    test = open_shards(finished / "data/shards").split("test")
+    predicted = bundle.predict(test.images)[0].argmax(1)
+    expected = sk.precision_recall_fscore_support(test.labels, predicted)
+    with (finished / "data/plots/classes.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["class"] for row in rows] == bundle.info.classes
+    for i, row in enumerate(rows):
+        for name, values in zip(("precision", "recall", "f1"), expected, strict=False):
+            assert float(row[name]) == pytest.approx(values[i])
+            assert float(row[f"{name}_low"]) <= values[i] <= float(row[f"{name}_high"])
+        assert int(row["images"]) == expected[3][i]
+
+
+def test_confusion_table_has_one_row_an_image(finished, bundle):
+    test = open_shards(finished / "data/shards").split("test")
+    with (finished / "data/plots/confusion.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    predicted = bundle.predict(test.images)[0].argmax(1)
+    assert [(row["actual"], row["predicted"]) for row in rows] == [
+        (str(actual), str(said)) for actual, said in zip(test.labels, predicted, strict=True)
+    ]
+
+
+def test_bundle_is_whole_and_calibrated(finished, bundle):
+    onnx.checker.check_model(onnx.load(bundle.path / "model.onnx"), full_check=True)
+    info = bundle.info
+    assert info.technique == "int8 of the trained network"
+    assert info.architecture == "resnet_small"
+    assert info.lineage.run_key == "train-0123456789ab"
+    assert info.temperature == read_metrics(finished)["deployed"]["temperature"] != 1
+    assert info.measurements.latency_ms == 0.04
+    assert info.measurements.size_bytes == (bundle.path / "model.onnx").stat().st_size
+    deployed = read_metrics(finished)["deployed"]
+    assert deployed["calibration_error"] < deployed["calibration_error_before"]
+
+
+def test_reference_holds_the_held_out_images_as_deployed(finished, bundle):
+    shards = open_shards(finished / "data/shards")
+    test, validation = shards.split("test"), shards.split("validation")
+    reference = bundle.reference()
+    probabilities, embedding = bundle.predict(test.images)
+    np.testing.assert_allclose(reference["probabilities"][:497], probabilities, atol=1e-6)
+    np.testing.assert_allclose(reference["embedding"][:497], embedding, atol=1e-4)
+    np.testing.assert_array_equal(reference["labels"], [*test.labels, *validation.labels])
+    np.testing.assert_array_equal(reference["statistics"][497:], validation.statistics)
+    assert reference["statistic_names"][0] == "brightness"
+    assert {len(reference[name]) for name in ("probabilities", "embedding", "labels")} == {797}
+
+
+def test_same_inputs_give_the_same_bytes(finished, bundle):
+    digest = bundle.digest
+    shutil.rmtree(finished / "data/bundle")
+    assert step(finished).returncode == 0
+    assert open_bundle(finished / "data/bundle", load_settings()).digest == digest
+
+
+def test_the_training_run_gets_the_evidence(finished, bundle):
+    run = finished.parent / "home/tracking/train-0123456789ab"
+    values = {k: v for event in read_events(run) if event["type"] == "metrics"
+              for k, v in event["values"].items()}  # fmt: skip
+    assert values["test_accuracy"] == bundle.info.measurements.accuracy
+    assert values["test_macro_f1"] == read_metrics(finished)["deployed"]["macro_f1"]["value"]
+    files = {path.name for path in (run / "files").rglob("*") if path.is_file()}
+    assert files >= {"report.html", "MODEL_CARD.md", "predictions.parquet", "confusion.csv"}
+    table = pq.read_table(next(run.rglob("predictions.parquet"))).to_pydict()
+    test = open_shards(finished / "data/shards").split("test")
+    assert table["path"] == test.paths
+    assert table["label"] == [str(label) for label in test.labels]
+    top = [str(np.argmax(row)) for row in table["probabilities"]]
+    assert table["predicted"] == top
+    agreement = np.mean(np.array(table["predicted"]) == np.array(table["fp32_predicted"]))
+    assert agreement == pytest.approx(bundle.info.measurements.agreement_with_fp32)
+
+
+class References(HTMLParser):
+    """Collects what a page would load, and its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs):
+        self.loads += [v for k, v in attrs if k in ("src", "href", "srcset", "data", "poster")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_report_is_self_contained_and_shows_the_verdict_first(finished, bundle):
+    html = (bundle.path / "report.html").read_text()
+    page = References()
+    page.feed(html)
+    assert page.loads
+    assert all(load.startswith("data:image/") for load in page.loads)
+    assert "url(" not in html
+    assert "@import" not in html
+    assert "<script" not in html
+    assert "default-src 'none'" in html
+    assert len(html) < 8e6
+    accuracy = f"{100 * bundle.info.measurements.accuracy:.1f}\xa0%"
+    assert page.text.index(accuracy) < page.text.index("Every class")
+    mistakes = round((1 - bundle.info.measurements.accuracy) * 497)
+    assert html.count("<img") == min(24, mistakes)
+    for expected in ("int8", "0.04 ms", bundle.info.lineage.params_hash, "Reliability", "Loss"):
+        assert expected in page.text
+
+
+def test_card_has_valid_front_matter(bundle):
+    text = (bundle.path / "MODEL_CARD.md").read_text()
+    _, front, body = text.split("---\n", 2)
+    card = YAML(typ="safe").load(front)
+    assert card["pipeline_tag"] == "image-classification"
+    assert card["license"] == "unknown"
+    (model,) = card["model-index"]
+    (result,) = model["results"]
+    values = {metric["type"]: metric["value"] for metric in result["metrics"]}
+    assert result["task"]["type"] == "image-classification"
+    assert values["accuracy"] == pytest.approx(bundle.info.measurements.accuracy, abs=1e-6)
+    assert set(values) == {"accuracy", "balanced_accuracy", "f1"}
+    assert body.count("\n| ") > 10
+
+
+def test_the_cards_example_runs(bundle, digits, tmp_path):
+    """As on a device that has onnxruntime, numpy and Pillow, and nothing of ours."""
+    from PIL import Image
+
+    shutil.copytree(bundle.path, tmp_path / "device")
+    Image.fromarray(digits[0][5]).save(tmp_path / "device/image.png")
+    code = re.search(r"```python\n(.*?)```", (bundle.path / "MODEL_CARD.md").read_text(), re.S)[1]
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=tmp_path / "device", capture_output=True, text=True)
+    expected = bundle.predict(digits[0][5:6])[0][0]
+    assert run.returncode == 0, run.stderr
+    said, confidence = run.stdout.split()
+    assert (said, float(confidence)) == (str(expected.argmax()), pytest.approx(expected.max()))
+
+
+def test_markup_in_names_stays_text(pipeline, digits, network):
+    images, labels = digits
+    names = tuple(f"<b>{i}|*</b>" for i in range(10))
+    splits = {"train": slice(0, 50), "validation": slice(1000, 1300), "test": slice(1300, 1797)}
+    shards = {name: (images[s], labels[s]) for name, s in splits.items()}
+    write_shards(pipeline / "data/shards", shards, names)
+    main()
+    html = (pipeline / "data/bundle/report.html").read_text()
+    assert "&lt;b&gt;3|*&lt;/b&gt;" in html
+    assert "<b>3|*" not in html
+    card = (pipeline / "data/bundle/MODEL_CARD.md").read_text()
+    assert r"| \<b\>3\|\*\</b\> | " in card
+
+
+def test_a_class_absent_from_the_test_split_is_told(pipeline, digits, caplog):
+    images, labels = digits
+    test = np.flatnonzero(labels[1300:] != 7) + 1300
+    splits = {"train": slice(0, 50), "validation": slice(1000, 1300), "test": test}
+    write_shards(pipeline / "data/shards", {n: (images[s], labels[s]) for n, s in splits.items()})
+    main()
+    remark = next(r for r in read_metrics(pipeline)["remarks"] if "No test images of 7" in r)
+    assert remark in (pipeline / "data/bundle/report.html").read_text()
+    assert remark in (pipeline / "data/bundle/MODEL_CARD.md").read_text()
+    assert remark in caplog.text
+    row = (pipeline / "data/plots/classes.csv").read_text().splitlines()[8].split(",")
+    assert row[:2] == ["7", "0"]
+    assert row[5:8] == ["", "", ""]  # recall is empty, not 0
+
+
+def test_a_model_that_always_says_the_same_is_told(pipeline, network):
+    network = Network(network.hidden, network.hidden_bias, network.out * 0, np.eye(10)[3] * 2.0)
+    write_candidates(pipeline / "data/candidates", {"fp32": network, "int8": network})
+    main()
+    found = read_metrics(pipeline)
+    assert any("predicts 3 for every test image" in remark for remark in found["remarks"])
+    assert found["deployed"]["balanced_accuracy"]["value"] == pytest.approx(0.1)
+    assert found["agreement_with_fp32"] == 1.0
+
+
+def test_a_perfect_model_has_no_mistakes_and_an_honest_interval(pipeline):
+    write_candidates(pipeline / "data/candidates", {"fp32": _oracle(), "int8": _oracle()})
+    labels = np.arange(60) % 10
+    shown = _oracle_images(labels)
+    write_shards(
+        pipeline / "data/shards", dict.fromkeys(("train", "validation", "test"), (shown, labels))
+    )
+    main()
+    found = read_metrics(pipeline)["deployed"]["accuracy"]
+    assert found["value"] == found["high"] == 1
+    assert found["low"] == pytest.approx(0.025 ** (1 / 60))
+    html = (pipeline / "data/bundle/report.html").read_text()
+    assert "Every test image is classified right" in html
+    assert "All 60 validation images" in html
+
+
+def test_fp32_itself_may_be_chosen(pipeline, network):
+    write_candidates(pipeline / "data/candidates", {"fp32": network}, chosen="fp32")
+    main()
+    found = read_metrics(pipeline)
+    assert found["agreement_with_fp32"] == 1
+    assert found["difference_from_fp32"] == {"value": 0, "low": 0, "high": 0}
+    assert "The fp32 model itself is deployed" in (pipeline / "data/bundle/report.html").read_text()
+
+
+def test_an_empty_test_split_stops_the_step(pipeline, digits):
+    images, labels = digits
+    splits = {"train": slice(0, 50), "validation": slice(1000, 1300), "test": slice(0, 0)}
+    write_shards(pipeline / "data/shards", {n: (images[s], labels[s]) for n, s in splits.items()})
+    with pytest.raises(DataError, match=r"the test split holds no images.*split\.test"):
+        main()
+    assert not (pipeline / "data/bundle").exists()
+
+
+def test_candidates_of_other_classes_stop_the_step(pipeline, network):
+    small = Network(network.hidden, network.hidden_bias, network.out[:, :6], network.out_bias[:6])
+    write_candidates(pipeline / "data/candidates", {"fp32": small, "int8": small})
+    with pytest.raises(CompressionError, match="tells 6 classes apart, the shards hold 10"):
+        main()
+
+
+def test_logits_that_are_not_numbers_stop_the_step(pipeline, network):
+    broken = Network(network.hidden, network.hidden_bias, network.out * np.nan, network.out_bias)
+    write_network(pipeline / "data/candidates/int8.onnx", broken)
+    with pytest.raises(
+        CompressionError, match=r"int8\.onnx gives logits that are not finite on 300"
+    ):
+        main()
+    assert not (pipeline / "data/bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("lost", "error", "said"),
+    [
+        ("data/candidates/candidates.json", CompressionError, "dvc repro compress"),
+        ("data/candidates/int8.onnx", CompressionError, "int8.onnx does not exist"),
+        ("data/model/run.json", TrainingError, "dvc repro train"),
+        ("data/model/model.json", TrainingError, "dvc repro train"),
+    ],
+)
+def test_what_is_missing_is_named(pipeline, lost, error, said):
+    (pipeline / lost).unlink()
+    with pytest.raises(error, match=said):
+        main()
+    assert not (pipeline / "data/bundle").exists()
+
+
+def test_without_curves_and_cleaning_counts_the_report_still_stands(pipeline):
+    (pipeline / "data/plots/curves.csv").unlink()
+    (pipeline / "data/metrics/clean.json").unlink()
+    main()
+    html = (pipeline / "data/bundle/report.html").read_text()
+    assert "left no curves" in html
+    assert "images in," not in html
+
+
+def _oracle_images(labels: np.ndarray) -> np.ndarray:
+    """Images whose first pixels spell the label: pixel i is lit for class i."""
+    images = np.zeros((len(labels), 16, 16, 3), np.uint8)
+    images[np.arange(len(labels)), 0, labels] = 255
+    return images
+
+
+def _oracle() -> Network:
+    hidden = np.zeros((16 * 16 * 3, 10))
+    hidden[np.arange(10) * 3, np.arange(10)] = 1.0
+    return Network(hidden, np.zeros(10), np.eye(10) * 2, np.zeros(10))

@@ -1,0 +1,132 @@
+"""Every figure against scikit-learn, computed another way."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from tasks.evaluation.bootstrap import paired_difference, score_intervals
+from tasks.evaluation.metrics import confusion_matrix, recall_by_class, scores_of
+
+
+def predictions(n: int, n_classes: int, accuracy: float, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(n_classes, n, p=rng.dirichlet(np.full(n_classes, 3.0)))
+    wrong = rng.integers(0, n_classes, n)
+    return labels, np.where(rng.random(n) < accuracy, labels, wrong)
+
+
+@pytest.mark.parametrize(("n_classes", "accuracy"), [(2, 0.7), (6, 0.9), (40, 0.3)])
+def test_scores_are_scikit_learns(n_classes, accuracy):
+    labels, predicted = predictions(2000, n_classes, accuracy)
+    assert len(np.unique(labels)) == n_classes
+    confusion = confusion_matrix(labels, predicted, n_classes)
+    ours = scores_of(confusion)
+    np.testing.assert_array_equal(confusion, sk.confusion_matrix(labels, predicted))
+    np.testing.assert_allclose(ours.accuracy, sk.accuracy_score(labels, predicted))
+    np.testing.assert_allclose(
+        ours.balanced_accuracy, sk.balanced_accuracy_score(labels, predicted)
+    )
+    per_class = sk.precision_recall_fscore_support(labels, predicted, zero_division=np.nan)
+    for name, expected in zip(("precision", "recall", "f1"), per_class, strict=False):
+        np.testing.assert_allclose(getattr(ours, name), expected)
+    macro = sk.precision_recall_fscore_support(labels, predicted, average="macro")
+    for name, expected in zip(("precision", "recall", "f1"), macro, strict=False):
+        np.testing.assert_allclose(getattr(ours, f"macro_{name}"), expected)
+
+
+def test_what_is_not_defined_is_nan_and_left_out_of_means():
+    labels = np.array([0, 0, 1, 1])  # no image of class 2
+    ours = scores_of(confusion_matrix(labels, np.zeros(4, int), 3))  # class 1 never predicted
+    np.testing.assert_array_equal(ours.recall, [1, 0, np.nan])
+    np.testing.assert_array_equal(ours.precision, [0.5, np.nan, np.nan])
+    np.testing.assert_allclose(ours.f1, [2 / 3, 0, np.nan])
+    assert ours.balanced_accuracy == 0.5
+    assert ours.macro_f1 == pytest.approx(1 / 3)
+    assert ours.macro_precision == 0.5
+
+
+def test_a_prediction_into_an_absent_class_counts_against_the_others():
+    ours = scores_of(confusion_matrix(np.array([0, 0, 1]), np.array([0, 2, 1]), 3))
+    assert ours.accuracy == pytest.approx(2 / 3)
+    np.testing.assert_array_equal(ours.recall, [0.5, 1, np.nan])
+    assert ours.precision[2] == 0
+
+
+def test_recall_by_class_keeps_absent_classes_in_place():
+    recall = recall_by_class(np.array([2, 2, 0]), np.array([2, 2, 2]), 4)
+    np.testing.assert_allclose(recall, [np.nan, np.nan, 2 / 3, np.nan])
+
+
+def test_intervals_match_resampling_image_by_image():
+    labels, predicted = predictions(600, 4, 0.8)
+    ours = score_intervals(confusion_matrix(labels, predicted, 4), 4000, 0.9, seed=1)
+    rng = np.random.default_rng(2)
+    groups = [np.flatnonzero(labels == c) for c in range(4)]
+    drawn: dict[str, list] = {"accuracy": [], "macro_f1": [], "precision": []}
+    for _ in range(600):
+        rows = np.concatenate([rng.choice(group, len(group)) for group in groups])
+        y, p = labels[rows], predicted[rows]
+        drawn["accuracy"].append(sk.accuracy_score(y, p))
+        drawn["macro_f1"].append(sk.f1_score(y, p, average="macro"))
+        drawn["precision"].append(sk.precision_score(y, p, average=None))
+    for name, values in drawn.items():
+        low, high = np.quantile(values, (0.05, 0.95), axis=0)
+        np.testing.assert_allclose(getattr(ours.low, name), low, atol=0.012)
+        np.testing.assert_allclose(getattr(ours.high, name), high, atol=0.012)
+
+
+def test_intervals_depend_on_the_seed_alone():
+    confusion = confusion_matrix(*predictions(300, 5, 0.9), 5)
+    first, again, other = (score_intervals(confusion, 500, 0.95, seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first.low.f1, again.low.f1)
+    assert (first.low.f1 != other.low.f1).any()
+
+
+def test_no_error_seen_is_not_no_error_possible():
+    ours = score_intervals(np.diag([30, 30, 0]), 500, 0.95, seed=0)
+    exact = 0.025 ** (1 / 60)  # Clopper & Pearson for 60 of 60
+    assert (float(ours.low.accuracy), float(ours.high.accuracy)) == (pytest.approx(exact), 1)
+    np.testing.assert_allclose(ours.low.recall, [0.025 ** (1 / 30)] * 2 + [np.nan])
+    assert ours.low.macro_f1 < 0.95
+    nothing = score_intervals(np.array([[0, 20], [0, 20]]), 500, 0.95, seed=0)
+    assert (nothing.value.recall[0], nothing.low.recall[0]) == (0, 0)
+    assert nothing.high.recall[0] == pytest.approx(1 - 0.025 ** (1 / 20))
+    assert np.isnan(nothing.low.precision[0])
+
+
+@pytest.mark.parametrize("accuracy", [0.8, 0.97, 1.0])
+def test_intervals_cover_the_truth_about_as_often_as_they_say(accuracy):
+    """200 test sets of 300 images from a model of known accuracy."""
+    rng, covered = np.random.default_rng(0), 0
+    for trial in range(200):
+        rights = rng.binomial(100, accuracy, 3)
+        confusion = np.diag(rights) + np.roll(np.diag(100 - rights), 1, axis=1)
+        ours = score_intervals(confusion, 300, 0.95, seed=trial)
+        covered += bool(ours.low.accuracy <= accuracy <= ours.high.accuracy)
+    assert covered >= 180
+
+
+def test_paired_difference_is_exact_and_narrower_than_unpaired():
+    rng = np.random.default_rng(0)
+    hard = rng.random(1000) < 0.2
+    old, new = ~hard, ~hard.copy()
+    new[np.flatnonzero(hard)[:30]] = True
+    difference, low, high = paired_difference(old, new, 4000, 0.95, seed=0)
+    assert difference == pytest.approx(0.03)
+    spread = 1.96 * np.sqrt(0.03 * 0.97 / 1000)
+    assert (low, high) == (
+        pytest.approx(0.03 - spread, abs=2e-3),
+        pytest.approx(0.03 + spread, abs=2e-3),
+    )
+    assert paired_difference(new, old, 4000, 0.95, seed=0)[0] == pytest.approx(-0.03)
+
+
+def test_equal_models_differ_by_nothing():
+    right = np.array([True, False, True])
+    assert paired_difference(right, right, 100, 0.95, 0) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("a", "b"), [([], []), ([True], [True, False])])
+def test_paired_difference_needs_pairs(a, b):
+    with pytest.raises(ValueError, match="paired arrays"):
+        paired_difference(np.array(a, bool), np.array(b, bool), 100, 0.95, 0)
