@@ -130,9 +130,14 @@ def run(
     _enter_repository()
     values = parse_overrides(overrides or [])
     load_params(overrides=values)  # before the seconds that Prefect takes to start
+    from flows.summary import show
     from flows.train import run_loop
 
-    run_loop(values, as_json=as_json)
+    result = run_loop(values)
+    if as_json:
+        console.print_json(data=result.as_json())
+    else:
+        show(result, console)
 
 
 @app.command(epilog="Example: visionloop serve --port 8080")
