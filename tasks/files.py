@@ -1,5 +1,6 @@
 """Atomic writes and content hashes: a file is either whole or not there."""
 
+import glob
 import hashlib
 import json
 import os
@@ -47,7 +48,11 @@ def write_json(path: Path | str, value: object) -> None:
 
 
 def write_directory(path: Path | str, fill: Callable[[Path], None]) -> None:
-    """Build a directory with `fill(temporary)`, then swap it for `path` in one rename."""
+    """Build a directory with `fill(temporary)`, then rename it to `path`.
+
+    What was at `path` is moved away just before, and removed after; on any error while the
+    new one is built it stays as it was.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
@@ -63,6 +68,14 @@ def write_directory(path: Path | str, fill: Callable[[Path], None]) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def remove_leftovers(path: Path | str) -> None:
+    """Remove what a killed writer of `path` left beside it; only where nobody else writes it."""
+    path = Path(path)
+    for ending in ("tmp", "old"):
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.{ending}"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def sha256(path: Path | str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tasks.files import write_directory
+from tasks.files import remove_leftovers, write_directory
 from tasks.step import run_step
 
 TARGET = Path("data/raw/digits")
@@ -42,6 +42,7 @@ def write_digits(target: Path) -> int:
 
 def main() -> None:
     """The step `digits`."""
+    remove_leftovers(TARGET)
     log.info("wrote %d images to %s", write_digits(TARGET), TARGET)
 
 

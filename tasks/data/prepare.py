@@ -19,7 +19,7 @@ from tasks.data.shards import SHARDS, write_index
 from tasks.data.shards import SPLITS as NAMES
 from tasks.data.tables import SPLITS, read_table
 from tasks.errors import DataError
-from tasks.files import atomic_write, write_directory, write_json
+from tasks.files import atomic_write, remove_leftovers, write_directory, write_json
 from tasks.params import load_params
 from tasks.pixels import STATISTICS, Pixels, UnreadableImage, fit, read, statistics
 from tasks.step import run_step
@@ -147,6 +147,7 @@ def main() -> None:
         resize=params.prepare.resize,
         max_pixels=params.ingest.max_pixels,
     )
+    remove_leftovers(SHARDS)
     prepare(read_table(SPLITS, "split"), Path(params.ingest.path), contract)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.errors import DataError
-from tasks.files import atomic_write
+from tasks.files import atomic_write, remove_leftovers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,5 +36,6 @@ def write_table(path: Path, table: "pa.Table | pd.DataFrame") -> None:
 
     if not isinstance(table, pa.Table):
         table = pa.Table.from_pandas(table, preserve_index=False)
+    remove_leftovers(path)
     with atomic_write(path) as stream:
         pq.write_table(table, stream, compression="zstd")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tasks.data.expectations import Outcome, check
 from tasks.data.tables import CLEANED, read_table
 from tasks.errors import ValidationFailed
-from tasks.files import write_directory, write_json
+from tasks.files import remove_leftovers, write_directory, write_json
 from tasks.params import load_params
 from tasks.schema import Validate
 from tasks.step import run_step
@@ -73,6 +73,7 @@ def _row(row: dict[str, str]) -> str:
 
 def main() -> None:
     """The step."""
+    remove_leftovers(TARGET)
     validate(read_table(CLEANED, "clean"), load_params().validate_)
 
 

@@ -1,0 +1,67 @@
+"""Small real images and the tables made from them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits, load_sample_images
+
+from tasks.data.clean import clean
+from tasks.data.digits import write_digits
+from tasks.data.ingest import ingest, schema
+from tasks.params import load_params
+from tasks.schema import Clean
+
+CLEAN = load_params(Path(__file__).parents[2] / "conf/params.yaml").clean
+MAX_PIXELS = 50_000_000
+
+
+@pytest.fixture(scope="session")
+def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits") / "raw"
+    write_digits(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_manifest(digits_folder: Path) -> pd.DataFrame:
+    return manifest_of(digits_folder)
+
+
+@pytest.fixture(scope="session")
+def digits_cleaned(digits_manifest: pd.DataFrame) -> pd.DataFrame:
+    return clean(digits_manifest, CLEAN)
+
+
+@pytest.fixture(scope="session")
+def photo() -> Image.Image:
+    """A real photograph, 640×427 RGB."""
+    return Image.fromarray(load_sample_images().images[0])
+
+
+@pytest.fixture
+def scan() -> Callable[[int], Image.Image]:
+    """The n-th handwritten digit, 8×8 greyscale."""
+    images = load_digits().images
+    return lambda n: Image.fromarray(np.rint(images[n] * 255 / 16).astype(np.uint8))
+
+
+def manifest_of(folder: Path) -> pd.DataFrame:
+    """The manifest as the next step reads it."""
+    return pa.Table.from_pylist(ingest(folder, MAX_PIXELS), schema=schema()).to_pandas()
+
+
+@pytest.fixture
+def cleaned_of() -> Callable[..., pd.DataFrame]:
+    """A folder → its cleaned manifest, by path, with settings of `clean` changed."""
+
+    def make(folder: Path, policy: dict[str, str] | None = None, **changes: float) -> pd.DataFrame:
+        config = CLEAN.model_dump() | changes
+        config["policy"] |= policy or {}
+        return clean(manifest_of(folder), Clean.model_validate(config)).set_index("path")
+
+    return make

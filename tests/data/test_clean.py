@@ -1,0 +1,153 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageEnhance
+
+from tasks.data.clean import FLAGS, summary
+from tasks.data.duplicates import components, near_duplicates
+
+Cleaned = Callable[..., pd.DataFrame]
+
+
+@pytest.fixture
+def root(tmp_path: Path, photo: Image.Image) -> Path:
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+    photo.save(tmp_path / "cat/a.png")
+    photo.rotate(180).save(tmp_path / "dog/z.png")
+    return tmp_path
+
+
+def flagged(table: pd.DataFrame, name: str) -> set[str]:
+    return set(table.index[table[f"flag_{name}"]])
+
+
+def test_every_row_stays_with_all_columns(root: Path, cleaned_of: Cleaned) -> None:
+    (root / "cat/broken.png").write_bytes(b"x")
+    table = cleaned_of(root)
+    assert list(table.index) == ["cat/a.png", "cat/broken.png", "dog/z.png"]
+    assert {f"flag_{name}" for name in FLAGS} <= set(table.columns)
+    row = table.loc["cat/broken.png"]
+    assert (bool(row["keep"]), row["reason"], row["group"]) == (
+        False,
+        "unreadable",
+        row["file_hash"],
+    )
+    assert flagged(table, "unreadable") == {"cat/broken.png"}
+    assert table["reason"].isna().sum() == 2
+
+
+def test_exact_duplicates_keep_the_first_by_path(
+    root: Path, photo: Image.Image, cleaned_of: Cleaned
+) -> None:
+    photo.save(root / "cat/b.bmp")
+    photo.save(root / "cat/c.tiff")
+    table = cleaned_of(root)
+    assert flagged(table, "exact_duplicate") == {"cat/b.bmp", "cat/c.tiff"}
+    assert flagged(table, "near_duplicate") == set()
+    assert set(table.index[table["keep"]]) == {"cat/a.png", "dog/z.png"}
+    assert table.loc[["cat/a.png", "cat/b.bmp", "cat/c.tiff"], "group"].nunique() == 1
+
+
+def test_conflicting_labels_drop_every_member(
+    root: Path, photo: Image.Image, cleaned_of: Cleaned
+) -> None:
+    photo.save(root / "dog/a.bmp")
+    table = cleaned_of(root)
+    assert flagged(table, "conflicting_label") == {"cat/a.png", "dog/a.bmp"}
+    assert set(table.index[table["keep"]]) == {"dog/z.png"}
+    assert table.loc["cat/a.png", "reason"] == "conflicting_label"
+
+
+def test_policy_decides_but_flags_stay(root: Path, photo: Image.Image, cleaned_of: Cleaned) -> None:
+    photo.save(root / "dog/a.bmp")
+    table = cleaned_of(root, policy={"conflicting_label": "keep", "exact_duplicate": "keep"})
+    assert table["keep"].all()
+    assert flagged(table, "exact_duplicate") == {"dog/a.bmp"}
+
+
+def test_near_duplicates_are_found_and_look_alikes_are_not(
+    root: Path, photo: Image.Image, cleaned_of: Cleaned
+) -> None:
+    photo.save(root / "cat/b.jpg", quality=60)
+    photo.resize((320, 214)).save(root / "cat/c.png")
+    ImageEnhance.Brightness(photo).enhance(0.5).save(root / "cat/d.png")  # same phash, other pixels
+    table = cleaned_of(root, policy={"near_duplicate": "drop"})
+    assert flagged(table, "near_duplicate") == {"cat/b.jpg", "cat/c.png"}
+    assert table.loc["cat/b.jpg", "reason"] == "near_duplicate"
+    assert table.loc["cat/d.png", "group"] != table.loc["cat/a.png", "group"]
+
+
+def test_a_sound_near_duplicate_survives_an_unsound_first_one(
+    root: Path, photo: Image.Image, cleaned_of: Cleaned
+) -> None:
+    photo.resize((96, 64), Image.Resampling.BOX).save(root / "cat/0_thumbnail.png")
+    table = cleaned_of(root, policy={"near_duplicate": "drop"}, min_side=100)
+    assert table.loc["cat/0_thumbnail.png", "group"] == table.loc["cat/a.png", "group"]
+    assert set(table.index[table["keep"]]) == {"cat/a.png", "dog/z.png"}
+
+
+def test_size_light_and_focus(root: Path, photo: Image.Image, cleaned_of: Cleaned) -> None:
+    Image.new("L", (64, 64), 2).save(root / "cat/black.png")
+    Image.new("L", (64, 64), 254).save(root / "cat/white.png")
+    photo.crop((0, 0, 100, 3)).save(root / "cat/sliver.png")
+    photo.resize((16, 11)).resize((640, 427)).save(root / "dog/blurred.png")
+    table = cleaned_of(root, blurry=0.0002)
+    assert flagged(table, "dark") == {"cat/black.png"}
+    assert flagged(table, "bright") == {"cat/white.png"}
+    assert flagged(table, "too_small") == {"cat/sliver.png"}
+    assert {"dog/blurred.png"} <= flagged(table, "blurry")
+    assert not {"cat/a.png", "dog/z.png"} & flagged(table, "blurry")
+
+
+def test_summary_adds_up(root: Path, photo: Image.Image, cleaned_of: Cleaned) -> None:
+    photo.save(root / "cat/b.bmp")
+    (root / "cat/broken.png").write_bytes(b"x")
+    counts = summary(cleaned_of(root).reset_index())
+    assert (counts["images"], counts["kept"], counts["dropped"]) == (4, 2, 2)
+    assert counts["flagged"] == 2
+    assert counts["flags"]["exact_duplicate"] == counts["flags"]["unreadable"] == 1
+    assert counts["kept_per_class"] == {"cat": 1, "dog": 1}
+
+
+def test_a_folder_without_one_readable_image(tmp_path: Path, cleaned_of: Cleaned) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat/a.png").write_bytes(b"x")
+    table = cleaned_of(tmp_path)
+    assert not table["keep"].any()
+
+
+def test_digits_do_not_collapse_into_groups(digits_cleaned: pd.DataFrame) -> None:
+    assert digits_cleaned["group"].value_counts().max() <= 3
+    assert digits_cleaned["keep"].all()
+
+
+@pytest.mark.parametrize("bits", [0, 1, 2, 5, 16])
+def test_indexed_search_finds_what_brute_force_finds(bits: int) -> None:
+    random = np.random.default_rng(bits)
+    hashes = random.integers(0, 1 << 63, 60, dtype=np.uint64).repeat(4)
+    for row, hash_ in enumerate(hashes):
+        for bit in random.choice(64, random.integers(0, 4), replace=False):
+            hash_ ^= np.uint64(1) << np.uint64(bit)
+        hashes[row] = hash_
+    thumbnails = random.integers(0, 30, (240, 16), dtype=np.uint8)
+    limit = 0.04
+    found = near_duplicates(hashes, thumbnails, bits, limit)
+    expected = {
+        (i, j)
+        for i in range(240)
+        for j in range(i)
+        if bin(int(hashes[i] ^ hashes[j])).count("1") <= bits
+        and np.abs(thumbnails[i].astype(int) - thumbnails[j].astype(int)).mean() <= limit * 255
+    }
+    assert expected
+    assert {(max(pair), min(pair)) for pair in found.tolist()} == expected
+
+
+def test_groups_join_through_others() -> None:
+    groups = components(5, np.array([[0, 3], [3, 4]]))
+    assert groups[0] == groups[3] == groups[4]
+    assert len(set(groups)) == 3
