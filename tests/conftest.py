@@ -1,12 +1,20 @@
 """Fixtures that several parts share: a state directory, a real bundle, real images."""
 
 import io
-from collections.abc import Callable
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import onnx
 import pytest
+import sqlalchemy as sa
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -97,6 +105,49 @@ def make_bundle(
 def digits_bundle(make_bundle: Callable[..., Bundle]) -> Bundle:
     """A real bundle, about 0.93 accurate: classes "0".."9", 8×8 pixels."""
     return make_bundle()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The address of a private PostgreSQL server, from the system's own binaries."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    if not binaries:
+        missing = "PostgreSQL's server binaries are missing (apt-get install postgresql)"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    # PostgreSQL refuses to run as root.
+    user = pwd.getpwnam("postgres").pw_name if os.geteuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="visionloop-postgres-"))
+    if user:
+        shutil.chown(folder, user)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def control(*command: str) -> None:
+        path = str(binaries[-1].with_name(command[0]))
+        arguments = [path, "-D", str(folder / "data"), *command[1:]]
+        done = subprocess.run(arguments, user=user, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    control("initdb", "--auth=trust", "--username=visionloop", "--no-sync")
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    try:
+        control("pg_ctl", "start", "-w", "-l", str(folder / "log"), "-o", options)
+        yield f"postgresql://visionloop@127.0.0.1:{port}"
+    finally:
+        control("pg_ctl", "stop", "-m", "immediate")
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """The address of an empty database of its own."""
+    name = f"test_{uuid4().hex[:12]}"
+    engine = sa.create_engine(f"{postgres_server}/postgres", isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return f"{postgres_server}/{name}"
 
 
 def _flat(images: np.ndarray) -> np.ndarray:

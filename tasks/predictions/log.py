@@ -10,12 +10,13 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from tasks.errors import DataError
-from tasks.pixels import STATISTICS
 from tasks.predictions.checks import DriftChecks
 from tasks.predictions.database import connect
 from tasks.predictions.tables import predictions
 
 WINDOW_ROWS = 50_000  # a longer window is thinned evenly: more adds nothing to a KS test
+
+_ARRAYS = ("probabilities", "embedding", "statistics")
 
 Floats = npt.NDArray[np.float32]
 
@@ -129,24 +130,15 @@ def _thinned(where: list[sa.ColumnElement[bool]], step: int) -> sa.Select[Any]:
 
 
 def _values(row: Prediction) -> dict[str, Any]:
-    statistics = zip(STATISTICS, map(float, row.statistics), strict=True)
-    return {
-        "time": row.time,
-        "model_version": row.model_version,
-        "bundle_digest": row.bundle_digest,
-        "predicted": int(row.predicted),
-        "probabilities": np.asarray(row.probabilities, "<f4").tobytes(),
-        "embedding": np.asarray(row.embedding, "<f4").tobytes(),
-        **dict(statistics),
-    }
+    values = row._asdict()
+    for name in _ARRAYS:
+        values[name] = np.asarray(values[name], "<f4").tobytes()
+    return values
 
 
 def _window(rows: Sequence[Any], total: int) -> Window:
-    statistics = [[getattr(row, name) for name in STATISTICS] for row in rows]
     return Window(
-        probabilities=_matrix([row.probabilities for row in rows]),
-        embedding=_matrix([row.embedding for row in rows]),
-        statistics=np.array(statistics, np.float32).reshape(len(rows), len(STATISTICS)),
+        **{name: _matrix([getattr(row, name) for row in rows]) for name in _ARRAYS},
         predicted=np.array([row.predicted for row in rows], np.int64),
         times=[row.time for row in rows],
         total=total,

@@ -6,8 +6,6 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import SQLAlchemyError
 
-from tasks.pixels import STATISTICS
-
 _ATTEMPTS = 3
 THE_CLAIM = 1
 
@@ -40,9 +38,10 @@ predictions = sa.Table(
     sa.Column("model_version", sa.Integer, nullable=False),
     sa.Column("bundle_digest", sa.String(64), nullable=False),
     sa.Column("predicted", sa.Integer, nullable=False),
-    sa.Column("probabilities", sa.LargeBinary, nullable=False),  # little-endian float32
-    sa.Column("embedding", sa.LargeBinary, nullable=False),  # little-endian float32
-    *(sa.Column(name, sa.Double, nullable=False) for name in STATISTICS),
+    # Little-endian float32.
+    sa.Column("probabilities", sa.LargeBinary, nullable=False),
+    sa.Column("embedding", sa.LargeBinary, nullable=False),
+    sa.Column("statistics", sa.LargeBinary, nullable=False),
     sa.Index("predictions_digest_time", "bundle_digest", "time"),
 )
 

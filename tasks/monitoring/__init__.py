@@ -1,0 +1,1 @@
+"""Watches the model in production: compares what is served with what was proved."""
