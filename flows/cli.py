@@ -11,6 +11,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from tasks.errors import VisionloopError
+from tasks.step import configure_logging
 
 console = Console(highlight=False)
 
@@ -127,11 +128,11 @@ def run(
     from flows.overrides import parse_overrides
     from tasks.params import load_params
 
-    _enter_repository()
+    _enter_repository(logs=True)
     values = parse_overrides(overrides or [])
-    load_params(overrides=values)  # before the seconds that Prefect takes to start
+    load_params(overrides=values)  # before the seconds that the libraries take to import
+    from flows.loop import run_loop
     from flows.summary import show
-    from flows.train import run_loop
 
     result = run_loop(values)
     if as_json:
@@ -154,39 +155,58 @@ def serve(
     from tasks.params import load_params, load_settings
     from tasks.serving.server import serve as serve_forever
 
-    _enter_repository()
+    _enter_repository(logs=True)
     given = {"host": host, "port": port}
     update = {name: value for name, value in given.items() if value is not None}
     serve_forever(load_settings().model_copy(update=update), load_params())
 
 
-@app.command(epilog="Example: visionloop drift --json")
+@app.command(epilog="Example: visionloop drift --json | jq .outcome")
 def drift(as_json: Json = False) -> None:
-    """Compare recent predictions with the champion's reference."""
-    from flows.drift import check
+    """Compare recent predictions with the champion's reference; starts no training."""
+    from tasks.monitoring.check import run_check
+    from tasks.params import load_params, load_settings
 
-    _enter_repository()
-    check(as_json=as_json)
+    _enter_repository(logs=True)
+    found = run_check(load_settings(), load_params())
+    if as_json:
+        console.print_json(data=found.as_dict())
+        return
+    from flows.summary import show_drift
+
+    show_drift(found, console)
 
 
-@app.command(epilog="Example: visionloop promote 3")
+@app.command(epilog="Example: visionloop promote 3 --force --reason 'the test images are wrong'")
 def promote(
     version: Annotated[int, typer.Argument(help="The registered model version.", min=1)],
+    force: Annotated[
+        bool, typer.Option("--force", help="Past the gate; recorded as a decision by hand.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.")] = "not given",
 ) -> None:
     """Make a registered version the champion, if the gate lets it pass."""
     from flows.promote import promote_version
 
-    _enter_repository()
-    promote_version(version)
+    _enter_repository(logs=True)
+    done = promote_version(version, force, reason)
+    console.print(f"champion: version {done.champion}, previous: {done.previous or 'none'}")
+    console.print(done.reason)
+    raise typer.Exit(0 if done.champion == version else 1)
 
 
-@app.command(epilog="Example: visionloop rollback")
-def rollback() -> None:
+@app.command(epilog="Example: visionloop rollback --reason 'too many complaints'")
+def rollback(
+    reason: Annotated[
+        str, typer.Option(help="Why; kept in the audit trail.")
+    ] = "rolled back by hand",
+) -> None:
     """Put the previous champion back, after loading and trying it."""
-    from flows.promote import rollback as roll_back
+    from flows.promote import roll_back
 
-    _enter_repository()
-    roll_back()
+    _enter_repository(logs=True)
+    done = roll_back(reason)
+    console.print(f"champion: version {done.champion}, previous: {done.previous or 'none'}")
 
 
 @app.command(epilog="Example: visionloop status --json | jq .champion.version")
@@ -217,8 +237,10 @@ def up(
     raise typer.Exit(start_all(load_settings(), verbose))
 
 
-def _enter_repository() -> None:
+def _enter_repository(logs: bool = False) -> None:
     """Make the nearest Visionloop repository, this directory or above, the current directory."""
+    if logs:
+        configure_logging()
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "dvc.yaml").is_file() and (folder / "conf").is_dir():

@@ -7,7 +7,7 @@ not what is left of an `up` that was killed.
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,17 @@ def running(settings: Settings) -> Mapping[str, Any] | None:
     return state if alive else None
 
 
+def ask_to_end(mark: str, but: Collection[int] = ()) -> list[psutil.Process]:
+    """Send SIGTERM to every process that carries the mark, outside the process groups `but`."""
+    asked = [process for process in _marked(mark) if _group(process.pid) not in but]
+    for process in asked:
+        _quietly(process.terminate)
+    return asked
+
+
 def end_marked(mark: str) -> None:
     """End every process that carries the mark: politely, then by force."""
-    left = _marked(mark)
-    for process in left:
-        _quietly(process.terminate)
+    left = ask_to_end(mark)
     _, alive = psutil.wait_procs(left, timeout=_POLITE_SECONDS)
     for process in [*alive, *_marked(mark)]:
         _quietly(process.kill)
@@ -74,6 +80,13 @@ def _marked(mark: str) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def _quietly(action: Callable[[], None]) -> None:

@@ -15,11 +15,11 @@ from typing import TextIO
 from uuid import uuid4
 
 import httpx
-from honcho.manager import Manager
+from honcho import manager
 from honcho.printer import Message
 from rich.console import Console
 
-from flows.processes import MARK, clear_earlier, end_marked, state_file, write_state
+from flows.processes import MARK, ask_to_end, clear_earlier, end_marked, state_file, write_state
 from flows.services import Service, holder, is_free, prefect_api_url, services
 from flows.worker import POOL
 from tasks.errors import ServiceError
@@ -28,6 +28,8 @@ from tasks.params import Settings
 _LAST_LINES = 15
 _STARTUP_SECONDS = 240
 
+# The model server finishes requests and writes its prediction log before it stops.
+manager.KILL_WAIT = 15
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -81,7 +83,7 @@ class Journal:
             console.print(f"{name:<12} {text.rstrip()}", markup=False)
 
 
-class Supervisor(Manager):  # type: ignore[misc]
+class Supervisor(manager.Manager):  # type: ignore[misc]
     """Honcho's manager that announces readiness, remembers who ended first, and leaves nobody."""
 
     def __init__(
@@ -105,11 +107,15 @@ class Supervisor(Manager):  # type: ignore[misc]
 
     def terminate(self) -> None:
         """Ask all to stop; called by honcho on a signal and when one process has ended."""
+        if not self._all_started():
+            raise SystemExit(self.returncode)  # `up` ends what was started by its mark
         if self.returncode is not None and self.culprit is None and not self._terminating:
             ended = [(n, p["returncode"]) for n, p in self._processes.items() if "returncode" in p]
             self.culprit = ended[0] if ended else None
         if not self._terminating:
             console.print("[dim]stopping …[/]")
+            # Flow runs are in sessions of their own, where honcho's signal does not reach.
+            ask_to_end(self._mark, but=[process["pid"] for process in self._processes.values()])
         super().terminate()
 
     def kill(self) -> None:

@@ -22,9 +22,10 @@ _NAME = re.compile(r"v(?P<version>\d+)-(?P<digest>[0-9a-f]{12})")
 
 @dataclass(frozen=True)
 class Release:
-    """A published bundle and the registry version it is."""
+    """A published bundle, the registry version it is, and the start of its digest."""
 
     version: int
+    digest: str
     path: Path
 
 
@@ -38,7 +39,7 @@ def publish(bundle: Bundle, version: int, settings: Settings) -> Release:
     link = settings.releases / f".{_CURRENT}.{uuid4().hex[:8]}"
     link.symlink_to(target.name)
     os.replace(link, settings.releases / _CURRENT)
-    return Release(version, target)
+    return Release(version, bundle.digest[:12], target)
 
 
 def current(settings: Settings) -> Release | None:
@@ -50,7 +51,7 @@ def current(settings: Settings) -> Release | None:
     match = _NAME.fullmatch(name)
     if match is None:
         raise BundleError(f"{settings.releases / _CURRENT} points to {name!r}, not to a release")
-    return Release(int(match["version"]), settings.releases / name)
+    return Release(int(match["version"]), match["digest"], settings.releases / name)
 
 
 def _copy(source: Path, target: Path) -> None:

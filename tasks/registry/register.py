@@ -41,6 +41,8 @@ class Registered:
     created: bool
     run_id: str | None
     url: str
+    run_page: str | None
+    """The MLflow page of the training run."""
 
 
 def register(bundle: Bundle, settings: Settings) -> Registered:
@@ -54,7 +56,9 @@ def register(bundle: Bundle, settings: Settings) -> Registered:
         run_id = run_id_of(bundle.info.lineage.run_key, settings)
         found = find_version(bundle.digest, client)
         version = found or _create(bundle, run_id, client)
-    return Registered(version, found is None, run_id, version_url(version, settings))
+        run_page = run_id and _run_page(run_id, client, settings)
+    url = version_url(version, settings)
+    return Registered(version, found is None, run_id, url, run_page)
 
 
 def find_version(digest: str, client: "MlflowClient") -> int | None:
@@ -67,6 +71,11 @@ def find_version(digest: str, client: "MlflowClient") -> int | None:
 def version_url(version: int, settings: Settings) -> str:
     """The MLflow page of a version."""
     return f"{public_address(settings)}/#/models/{MODEL_NAME}/versions/{version}"
+
+
+def _run_page(run_id: str, client: "MlflowClient", settings: Settings) -> str:
+    experiment = client.get_run(run_id).info.experiment_id
+    return f"{public_address(settings)}/#/experiments/{experiment}/runs/{run_id}"
 
 
 def registry_lock(settings: Settings) -> Any:

@@ -1,0 +1,98 @@
+"""What the Prefect UI shows of a training run: tables, plots and links."""
+
+import csv
+from collections import Counter
+from pathlib import Path
+from urllib.parse import quote
+
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
+
+from flows.summary import LoopResult
+
+
+def publish(result: LoopResult) -> None:
+    """Publish metrics, gate, candidates, confusion matrix and links as Prefect artifacts."""
+    create_table_artifact(_metrics(result), key="metrics", description="Test split")
+    create_table_artifact(_candidates(result), key="candidates", description=_chosen(result))
+    create_markdown_artifact(_gate(result), key="gate", description="Why (not) promoted")
+    create_markdown_artifact(
+        _confusion(result.workspace / "data" / "plots" / "confusion.csv"),
+        key="confusion-matrix",
+        description="Rows: actual class; columns: predicted class",
+    )
+    create_link_artifact(result.report.resolve().as_uri(), key="report", link_text="report.html")
+    if (run := result.outcome.run_page) is not None:
+        create_link_artifact(run, key="mlflow-run", link_text="The run in MLflow")
+        create_image_artifact(_file_of(run, "plots/pareto.png"), key="pareto", description="Pareto")
+
+
+def _metrics(result: LoopResult) -> list[dict[str, object]]:
+    measured = result.bundle.info.measurements
+    models = (("fp32", "fp32_"), (result.bundle.info.technique, ""))
+    rows: list[dict[str, object]] = [
+        {
+            "model": name,
+            "accuracy": f"{getattr(measured, prefix + 'accuracy'):.4f}",
+            "interval": f"{getattr(measured, prefix + 'accuracy_low'):.4f} to "
+            f"{getattr(measured, prefix + 'accuracy_high'):.4f}",
+        }
+        for name, prefix in models
+    ]
+    rows[1] |= {
+        "latency_ms": f"{measured.latency_ms:.3f}",
+        "size_kB": f"{measured.size_bytes / 1e3:.0f}",
+        "agreement with fp32": f"{measured.agreement_with_fp32:.2%}",
+    }
+    return rows
+
+
+def _candidates(result: LoopResult) -> list[dict[str, object]]:
+    keys = ("name", "accuracy", "latency_ms", "size_bytes", "verdict", "reason")
+    return [{key: row[key] for key in keys} for row in result.candidates["candidates"]]
+
+
+def _chosen(result: LoopResult) -> str:
+    return f"{result.candidates['chosen']}: {result.candidates['reason']}"
+
+
+def _gate(result: LoopResult) -> str:
+    outcome = result.outcome
+    verdict = "promoted" if outcome.promoted else "not promoted"
+    lines = [f"**Version {outcome.version}: {verdict}** — {'; '.join(outcome.reasons)}", ""]
+    if outcome.decision is not None and outcome.decision.rules:
+        lines += [
+            "| rule | observed | limit | verdict | reason |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        lines += [
+            f"| {rule.name} | {_number(rule.observed)} | {_number(rule.limit)} "
+            f"| {rule.verdict} | {rule.reason} |"
+            for rule in outcome.decision.rules
+        ]
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _confusion(path: Path) -> str:
+    """The confusion matrix as a Markdown table, from one row (actual, predicted) an image."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        pairs = Counter((row["actual"], row["predicted"]) for row in csv.DictReader(stream))
+    classes = sorted({label for pair in pairs for label in pair})
+    header = ["actual \\ predicted", *classes]
+    rows = [[actual, *(str(pairs[actual, label]) for label in classes)] for actual in classes]
+    table = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in table)
+
+
+def _file_of(run_page: str, path: str) -> str:
+    """The address at which the MLflow server hands out a run's file."""
+    server, run_id = run_page.partition("/#/")[0], run_page.rpartition("/")[2]
+    return f"{server}/get-artifact?path={quote(path)}&run_uuid={run_id}"

@@ -1,0 +1,14 @@
+"""The deployment `rollback-flow/default`."""
+
+from typing import Any
+
+from prefect import flow, task
+
+from flows.promote import roll_back
+
+
+@flow(name="rollback-flow")
+def rollback_flow(reason: str = "rolled back from Prefect") -> dict[str, Any]:
+    """Put the previous version back into production, after loading and trying it."""
+    done = task(name="rollback", task_run_name="rollback")(roll_back)(reason)
+    return {"champion": done.champion, "previous": done.previous, "reason": done.reason}

@@ -1,0 +1,160 @@
+"""The data half of `dvc repro`, killed and resumed; and its results taken to another clone."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tasks.data.shards import open_shards
+from tasks.errors import DataError
+
+REPOSITORY = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
+
+def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    program = str(Path(sys.executable).parent / command[0])
+    arguments = [program if Path(program).exists() else command[0], *command[1:]]
+    done = subprocess.run(
+        arguments, cwd=folder, env=environment(folder), capture_output=True, text=True
+    )
+    assert done.returncode == 0 or not check, done.stdout + done.stderr
+    return done
+
+
+def environment(folder: Path) -> dict[str, str]:
+    author = {
+        f"GIT_{role}_{key}": "x@y.z"
+        for role in ("AUTHOR", "COMMITTER")
+        for key in ("NAME", "EMAIL")
+    }
+    return os.environ | author | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+
+
+def copy_of_repository(folder: Path) -> Path:
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("conf", "tasks"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=ignore)
+    for name in ("dvc.yaml", ".gitignore", "data/.gitignore", ".dvc/config", ".dvc/.gitignore"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, folder / name)
+    link_environment(folder)
+    run(folder, "git", "init", "--quiet", ".")
+    return folder
+
+
+def link_environment(folder: Path) -> None:
+    (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+    (folder / ".git/info").mkdir(parents=True, exist_ok=True)
+
+
+def locked_outs(folder: Path) -> dict[str, str]:
+    """The hash of every output but the validation, whose pages carry the time of the run."""
+    lock: Any = YAML(typ="safe").load(folder / "dvc.lock")
+    outs = [out for stage in lock["stages"].values() for out in stage["outs"]]
+    return {out["path"]: out["md5"] for out in outs if out["path"] != "data/validation"}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A clone in which the data steps ran unbroken, committed and pushed to the local remote."""
+    folder = copy_of_repository(tmp_path_factory.mktemp("first") / "clone")
+    run(folder, "dvc", "repro", "prepare")
+    run(folder, "git", "add", "--all", ".", ":!.venv")
+    run(folder, "git", "commit", "--quiet", "--message", "data")
+    run(folder, "dvc", "push")
+    yield folder
+
+
+@pytest.fixture
+def second(first: Path, tmp_path: Path) -> Path:
+    """A second clone that shares the remote and nothing else."""
+    run(tmp_path, "git", "clone", "--quiet", str(first), "clone")
+    folder = tmp_path / "clone"
+    link_environment(folder)
+    shutil.copytree(first / ".visionloop/remote", tmp_path / "remote")
+    run(folder, "dvc", "remote", "modify", "--local", "local", "url", str(tmp_path / "remote"))
+    return folder
+
+
+def stored(store: Path, digest: str) -> Path:
+    return store / "files/md5" / digest[:2] / digest[2:]
+
+
+def damage(file: Path) -> None:
+    """Flip a bit as a failing disk would: neither mode nor time of the file changes."""
+    status = file.stat()
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(data)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    file.chmod(status.st_mode)
+
+
+def test_a_second_clone_pulls_the_same_bytes_and_has_nothing_to_do(
+    first: Path, second: Path
+) -> None:
+    run(second, "dvc", "pull", "prepare", "ingest", "digits", "clean", "validate", "split")
+    assert open_shards(second / "data/shards").digest == open_shards(first / "data/shards").digest
+    for file in (first / "data/raw").rglob("*.png"):
+        assert (second / file.relative_to(first)).read_bytes() == file.read_bytes()
+    assert "up to date" in run(second, "dvc", "status", "prepare").stdout
+    assert "Running stage" not in run(second, "dvc", "repro", "prepare").stdout
+
+
+def test_a_damaged_object_in_the_remote_is_refused(second: Path, tmp_path: Path) -> None:
+    damage(stored(tmp_path / "remote", locked_outs(second)["data/splits.parquet"]))
+    pulled = run(second, "dvc", "pull", "split", check=False)
+    assert pulled.returncode != 0
+    assert not (second / "data/splits.parquet").exists()
+
+
+def test_a_damaged_object_in_the_cache_is_noticed_before_training(
+    second: Path, tmp_path: Path
+) -> None:
+    """`dvc checkout` restores it and exits 0; opening the shards does not."""
+    run(second, "dvc", "pull", "prepare")
+    index = YAML(typ="safe").load(stored(tmp_path / "remote", locked_outs(second)["data/shards"]))
+    images = next(entry["md5"] for entry in index if entry["relpath"] == "train_images.npy")
+    shutil.rmtree(second / "data/shards")
+    damage(stored(second / ".dvc/cache", images))
+    run(second, "dvc", "checkout", "prepare", check=False)
+    with pytest.raises(DataError, match=r"train_images\.npy"):
+        open_shards(second / "data/shards")
+
+
+def wait_for(line: str, output: Path, process: subprocess.Popen[bytes]) -> None:
+    while line not in output.read_text():
+        assert process.poll() is None, output.read_text()
+        time.sleep(0.05)
+
+
+def test_killed_steps_rerun_to_the_same_result(first: Path, tmp_path: Path) -> None:
+    folder = copy_of_repository(tmp_path / "clone")
+    for stage, delay in (("digits", 2.5), ("ingest", 1.5), ("clean", 1.0), ("prepare", 1.5)):
+        output = tmp_path / f"{stage}.log"
+        with output.open("wb") as stream:
+            process = subprocess.Popen(
+                [Path(sys.executable).parent / "dvc", "repro", "prepare"],
+                cwd=folder,
+                env=environment(folder),
+                stdout=stream,
+                stderr=stream,
+            )
+            wait_for(f"Running stage '{stage}'", output, process)
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    run(folder, "dvc", "repro", "prepare")
+    assert locked_outs(folder) == locked_outs(first)
+    assert open_shards(folder / "data/shards").digest == open_shards(first / "data/shards").digest
+    assert not list((folder / "data").glob(".*.tmp"))
