@@ -156,6 +156,11 @@ def open_bundle(path: Path | str, settings: Settings) -> Bundle:
     digest = verify_directory(path, settings)
     try:
         info = BundleInfo.model_validate(json.loads((path / INFO).read_text(encoding="utf-8")))
-    except (OSError, ValueError, ValidationError) as error:
-        raise BundleError(f"{path / INFO} is not of schema {SCHEMA_VERSION}: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        reason = f"{key}: {first['msg']}"
+        raise BundleError(f"{path / INFO} is not of schema {SCHEMA_VERSION}: {reason}") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path / INFO} cannot be read: {error}") from None
     return Bundle(path, info, digest)

@@ -133,7 +133,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _deep_to_rgb(image: Image.Image) -> Image.Image:
     """16- and 32-bit grey to 8 bits; integer data within 8 bits are taken as they are."""
-    values = np.asarray(image).astype(np.float64)
+    values = np.nan_to_num(np.asarray(image).astype(np.float64))
     if image.mode.startswith("I;16") or values.max(initial=0) > 255:
         values = values / 257
     elif image.mode == "F" and values.max(initial=0) <= 1:

@@ -4,6 +4,7 @@ Anyone can check a signed directory without Visionloop: `sha256sum -c SHA256SUMS
 """
 
 import os
+import tempfile
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -103,13 +104,15 @@ def _create_key(path: Path) -> None:
         serialization.NoEncryption(),
     )
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        # O_EXCL: of two processes that start together, one key wins and both use it.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return
-    with os.fdopen(descriptor, "wb") as stream:
+    with tempfile.NamedTemporaryFile(dir=path.parent) as stream:  # readable by the owner only
         stream.write(pem)
+        stream.flush()
+        os.fsync(stream.fileno())
+        try:
+            # Of processes that start together one wins, and the others find its key whole.
+            os.link(stream.name, path)
+        except FileExistsError:
+            return
     public = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )

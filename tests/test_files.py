@@ -35,9 +35,14 @@ def test_a_write_makes_its_folders_and_replaces_what_was_there(tmp_path):
 
 def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
     write_text(tmp_path / "a", "old")
-    with pytest.raises(RuntimeError), atomic_write(tmp_path / "a") as stream:
-        stream.write(b"half of the n")
-        raise RuntimeError
+
+    def interrupted() -> None:
+        with atomic_write(tmp_path / "a") as stream:
+            stream.write(b"half of the n")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert (tmp_path / "a").read_text() == "old"
     assert names(tmp_path) == ["a"]
 

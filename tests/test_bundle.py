@@ -1,0 +1,136 @@
+"""The release bundle: whole, signed, of a known schema, and it predicts."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tasks.bundle import FILES, open_bundle, write_bundle
+from tasks.errors import BundleError
+from tasks.pixels import STATISTICS, UnreadableImage
+from tasks.signing import sign_directory
+
+
+def rewrite_info(bundle, settings, **changes) -> None:
+    """Change bundle.json and sign again, as a newer version of the product would have."""
+    path = bundle.path / "bundle.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    sign_directory(bundle.path, settings)
+
+
+def test_a_bundle_predicts_what_it_was_built_from(digits_bundle, digit_images, digit_labels):
+    probabilities, embedding = digits_bundle.predict(digit_images[1200:])
+    assert probabilities.dtype == embedding.dtype == np.float32
+    assert len(probabilities) == len(embedding) == 597
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+    accuracy = (probabilities.argmax(1) == digit_labels[1200:]).mean()
+    assert accuracy == pytest.approx(digits_bundle.info.measurements.accuracy, abs=1e-9)
+
+
+def test_images_are_predicted_alone_as_in_a_batch(digits_bundle, digit_images):
+    batch, _ = digits_bundle.predict(digit_images[:5])
+    alone = np.concatenate([digits_bundle.predict(digit_images[i : i + 1])[0] for i in range(5)])
+    np.testing.assert_allclose(alone, batch, atol=1e-6)
+    reversed_view = digit_images[:5][::-1]  # not contiguous
+    np.testing.assert_allclose(digits_bundle.predict(reversed_view)[0], batch[::-1], atol=1e-6)
+
+
+def test_a_file_becomes_the_input_that_the_contract_says(digits_bundle, digit_images, png):
+    np.testing.assert_array_equal(digits_bundle.pixels(png(digit_images[3])), digit_images[3])
+    large = np.repeat(np.repeat(digit_images[3], 4, 0), 6, 1)
+    assert digits_bundle.pixels(png(large)).shape == (8, 8, 3)
+    with pytest.raises(UnreadableImage):
+        digits_bundle.pixels(b"no image")
+
+
+def test_the_reference_is_complete(digits_bundle):
+    reference = digits_bundle.reference()
+    assert set(reference) == {
+        "probabilities", "embedding", "statistics", "labels", "statistic_names",
+    }  # fmt: skip
+    assert tuple(reference["statistic_names"]) == STATISTICS
+    assert len({len(reference[name]) for name in reference if name != "statistic_names"}) == 1
+
+
+def test_reopened_it_is_the_same(digits_bundle, settings):
+    again = open_bundle(str(digits_bundle.path), settings)
+    assert (again.digest, again.info) == (digits_bundle.digest, digits_bundle.info)
+    assert len(again.digest) == 64
+
+
+def test_the_digest_stands_for_the_contents(make_bundle):
+    first, same, other = make_bundle(), make_bundle(name="same"), make_bundle(1e-4, "other")
+    assert first.digest == same.digest != other.digest
+
+
+def test_a_missing_bundle_says_how_to_get_one(settings, tmp_path):
+    with pytest.raises(BundleError, match=r"no bundle at .*nowhere; `dvc repro` builds one"):
+        open_bundle(tmp_path / "nowhere", settings)
+
+
+@pytest.mark.parametrize("name", [*FILES, "SHA256SUMS"])
+def test_an_altered_file_is_named(digits_bundle, settings, name):
+    path = digits_bundle.path / name
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(BundleError, match=name if name in FILES else "signature"):
+        open_bundle(digits_bundle.path, settings)
+
+
+def test_a_truncated_model_is_named(digits_bundle, settings):
+    path = digits_bundle.path / "model.onnx"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BundleError, match=r"model\.onnx"):
+        open_bundle(digits_bundle.path, settings)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"schema_version": 2}, {"surprise": 1}, {"classes": "0123"}, {"temperature": None}]
+)
+def test_another_schema_is_refused_though_signed(digits_bundle, settings, changes):
+    rewrite_info(digits_bundle, settings, **changes)
+    with pytest.raises(
+        BundleError, match=r"bundle\.json is not of schema 1.*" + next(iter(changes))
+    ):
+        open_bundle(digits_bundle.path, settings)
+
+
+def test_json_that_is_none_is_refused_though_signed(digits_bundle, settings):
+    (digits_bundle.path / "bundle.json").write_text("{")
+    sign_directory(digits_bundle.path, settings)
+    with pytest.raises(BundleError, match=r"bundle\.json cannot be read"):
+        open_bundle(digits_bundle.path, settings)
+
+
+def test_an_incomplete_bundle_is_not_written(digits_bundle, settings, tmp_path):
+    def fill(directory):
+        (directory / "model.onnx").write_bytes(b"x")
+
+    with pytest.raises(BundleError, match=r"lacks reference\.npz, report\.html, MODEL_CARD\.md"):
+        write_bundle(tmp_path / "new", digits_bundle.info, settings, fill)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_failed_build_leaves_the_bundle_that_was_there(digits_bundle, settings):
+    def fill(directory):
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="disk is full"):
+        write_bundle(digits_bundle.path, digits_bundle.info, settings, fill)
+    assert open_bundle(digits_bundle.path, settings).digest == digits_bundle.digest
+
+
+def test_a_bundle_opens_without_torch_and_mlflow(digits_bundle, settings):
+    code = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from tasks.bundle import open_bundle
+from tasks.params import Settings
+bundle = open_bundle({str(digits_bundle.path)!r}, Settings(home=Path({str(settings.home)!r})))
+bundle.predict(np.zeros((1, 8, 8, 3), np.uint8))
+print(sorted({{"torch", "mlflow", "pandas", "sklearn", "onnx"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
