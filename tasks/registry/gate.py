@@ -5,7 +5,7 @@ rule that cannot be evaluated blocks: what nobody measured is not promoted.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ Verdict = Literal["pass", "fail", "unknown"]
 Outcome = Literal["promote", "block", "unchanged"]
 Ints = npt.NDArray[np.int64]
 _BATCH = 256
+_BY_HAND = "by hand"
 _SHOWN = 5  # classes named in a reason
 
 
@@ -53,12 +54,21 @@ class Decision:
         return self.outcome == "promote"
 
     @property
+    def manual(self) -> bool:
+        """Whether a person decided, past the gate."""
+        return any(rule.name == _BY_HAND for rule in self.rules)
+
+    @property
     def reason(self) -> str:
         """The decision in a sentence: the rules that block, or what held."""
         if self.outcome == "unchanged":
             return "the bundle is the champion already"
         decisive = [r for r in self.rules if r.verdict != "pass"] or list(self.rules)
         return "; ".join(rule.reason for rule in decisive)
+
+    def blocked(self, rule: Rule) -> "Decision":
+        """The same decision with a rule that blocks it."""
+        return replace(self, outcome="block", rules=(*self.rules, rule))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for tags and artifacts."""
@@ -89,7 +99,7 @@ def decide(
 
 def by_hand(challenger: Bundle, champion: Bundle | None, who: str, why: str) -> Decision:
     """A promotion that a person decided, past the gate; it is recorded as such."""
-    rule = Rule("by hand", None, None, "pass", f"{who} decided: {why}")
+    rule = Rule(_BY_HAND, None, None, "pass", f"{who} decided: {why}")
     return Decision("promote", (rule,), challenger.digest, champion.digest if champion else None)
 
 
@@ -105,14 +115,19 @@ def _quality(
         comparison = _compare(challenger, champion, test, gate)
     except Exception as error:  # whatever hinders the comparison must block, and be told
         return [classes, *_unknown(f"{type(error).__name__}: {error}")]
-    return [classes, _accuracy(comparison, gate), _recall(comparison, gate)]
+    return [
+        classes,
+        _accuracy(comparison, gate),
+        _recall(comparison, champion.info.classes, gate),
+    ]
 
 
 def _compare(challenger: Bundle, champion: Bundle, test: FrozenImages, gate: Gate) -> Comparison:
-    """Compare on the test images whose class both models know, in the champion's classes."""
-    classes = champion.info.classes
+    """Compare on the test images whose class the champion knows; a new class may be predicted."""
+    known = champion.info.classes
+    classes = [*known, *sorted(set(challenger.info.classes) - set(known))]
     names = np.array(test.classes, object)[test.labels]
-    shared = np.isin(names, classes)
+    shared = np.isin(names, known)
     index = {name: position for position, name in enumerate(classes)}
     labels = np.array([index[name] for name in names[shared]], np.int64)
     old = _predict(champion, test, index)[shared]
@@ -121,7 +136,7 @@ def _compare(challenger: Bundle, champion: Bundle, test: FrozenImages, gate: Gat
 
 
 def _predict(bundle: Bundle, test: FrozenImages, index: dict[str, int]) -> Ints:
-    """Predicted classes int64 [N] in the positions of `index`; -1 for one that it lacks."""
+    """Predicted classes, int64 [N], in the positions of `index`."""
     images = test.images(bundle)
     if len(images) != len(test.labels):
         raise ValueError(f"{len(images)} images for {len(test.labels)} labels")
@@ -129,8 +144,8 @@ def _predict(bundle: Bundle, test: FrozenImages, index: dict[str, int]) -> Ints:
     probabilities = np.concatenate(batches)
     if not np.isfinite(probabilities).all():
         raise ValueError("the model answers with numbers that are not finite")
-    known = np.array([index.get(name, -1) for name in bundle.info.classes], np.int64)
-    predicted: Ints = known[probabilities.argmax(axis=1)]
+    positions = np.array([index[name] for name in bundle.info.classes], np.int64)
+    predicted: Ints = positions[probabilities.argmax(axis=1)]
     return predicted
 
 
@@ -155,9 +170,9 @@ def _accuracy(comparison: Comparison, gate: Gate) -> Rule:
     return Rule("accuracy", comparison.low, -gate.margin, verdict, reason)
 
 
-def _recall(comparison: Comparison, gate: Gate) -> Rule:
+def _recall(comparison: Comparison, known: list[str], gate: Gate) -> Rule:
     limit = -gate.max_recall_drop
-    unmeasured = sorted(n for n, change in comparison.recall_change.items() if change is None)
+    unmeasured = [name for name in known if comparison.recall_change[name] is None]
     if unmeasured:
         reason = f"no test images of class {_listed(unmeasured)}"
         return Rule("recall", None, limit, "unknown", reason)

@@ -14,7 +14,7 @@ from tasks.errors import RegistryError
 from tasks.params import Settings
 from tasks.registry.audit import Change, complete, new_change, read_intent, write_intent
 from tasks.registry.connection import MODEL_NAME, connect, mlflow_errors
-from tasks.registry.gate import Decision
+from tasks.registry.gate import Decision, Rule
 from tasks.registry.register import registry_lock
 from tasks.registry.versions import (
     CHALLENGER,
@@ -22,11 +22,13 @@ from tasks.registry.versions import (
     OUTCOME_TAG,
     PREVIOUS,
     REASON_TAG,
+    ROLLED_BACK_TAG,
     RULES_TAG,
     digest_of,
     fetch,
     read_aliases,
     smoke_test,
+    tags_of,
 )
 from tasks.releases import current, publish
 
@@ -42,6 +44,8 @@ class Promotion:
     previous: int | None
     changed: bool
     reason: str
+    decision: Decision | None = None
+    """As it was carried out: blocked here when the version had been rolled back."""
 
 
 def promote(version: int, decision: Decision, settings: Settings) -> Promotion:
@@ -58,18 +62,19 @@ def promote(version: int, decision: Decision, settings: Settings) -> Promotion:
         champion = _aliases(client, settings).get(CHAMPION)
         if champion == version:
             _republish(version, settings)
-            return _outcome(client, settings, False, decision.reason)
+            return _outcome(client, settings, False, decision.reason, decision)
         _check(version, champion, decision, client, settings)
+        decision = _unless_rolled_back(version, decision, client, settings)
         _tag(version, decision, client, settings)
         if not decision.promote:
             with mlflow_errors(settings):
                 client.set_registered_model_alias(MODEL_NAME, CHALLENGER, str(version))
-            return _outcome(client, settings, False, decision.reason)
+            return _outcome(client, settings, False, decision.reason, decision)
         bundle = _checked_bundle(version, settings)
         _carry_out(
             new_change("promote", version, champion, decision.reason), bundle, client, settings
         )
-        return _outcome(client, settings, True, decision.reason)
+        return _outcome(client, settings, True, decision.reason, decision)
 
 
 def rollback(settings: Settings, reason: str = "rolled back by hand") -> Promotion:
@@ -108,8 +113,17 @@ def _apply(change: Change, bundle: Bundle, client: "MlflowClient", settings: Set
             client.set_registered_model_alias(MODEL_NAME, PREVIOUS, str(change.replaced))
         if read_aliases(client).get(CHALLENGER) == change.version:
             client.delete_registered_model_alias(MODEL_NAME, CHALLENGER)
+        _mark_rolled_back(change, client)
     publish(bundle, change.version, settings)
     complete(change, settings)
+
+
+def _mark_rolled_back(change: Change, client: "MlflowClient") -> None:
+    if change.action == "rollback" and change.replaced is not None:
+        text = f"{change.time} by {change.who}: {change.reason}"
+        client.set_model_version_tag(MODEL_NAME, str(change.replaced), ROLLED_BACK_TAG, text)
+    if ROLLED_BACK_TAG in client.get_model_version(MODEL_NAME, str(change.version)).tags:
+        client.delete_model_version_tag(MODEL_NAME, str(change.version), ROLLED_BACK_TAG)
 
 
 def _heal(client: "MlflowClient", settings: Settings) -> Change | None:
@@ -136,6 +150,20 @@ def _check(
             f"the champion became version {champion} while version {version} was compared with "
             "another; run the gate again"
         )
+
+
+def _unless_rolled_back(
+    version: int, decision: Decision, client: "MlflowClient", settings: Settings
+) -> Decision:
+    """What a person took out of service only a person puts back, whatever the gate says."""
+    when = tags_of(version, client, settings).get(ROLLED_BACK_TAG)
+    if when is None or decision.manual:
+        return decision
+    reason = (
+        f"version {version} was rolled back ({when}); `visionloop promote {version}` puts it in "
+        "charge again"
+    )
+    return decision.blocked(Rule("rolled back", None, None, "fail", reason))
 
 
 def _tag(version: int, decision: Decision, client: "MlflowClient", settings: Settings) -> None:
@@ -167,6 +195,12 @@ def _aliases(client: "MlflowClient", settings: Settings) -> dict[str, int]:
         return read_aliases(client)
 
 
-def _outcome(client: "MlflowClient", settings: Settings, changed: bool, reason: str) -> Promotion:
+def _outcome(
+    client: "MlflowClient",
+    settings: Settings,
+    changed: bool,
+    reason: str,
+    decision: Decision | None = None,
+) -> Promotion:
     aliases = _aliases(client, settings)
-    return Promotion(aliases.get(CHAMPION), aliases.get(PREVIOUS), changed, reason)
+    return Promotion(aliases.get(CHAMPION), aliases.get(PREVIOUS), changed, reason, decision)

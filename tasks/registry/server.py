@@ -23,7 +23,8 @@ from tasks.params import Settings
 from tasks.registry.connection import LOOPBACK, probe, unreachable
 from tasks.registry.locks import held
 
-START_SECONDS = 120.0
+DEFAULT_URI: str = Settings.model_fields["tracking_uri"].default
+START_SECONDS = 240.0
 _STOP_SECONDS = 15.0
 # Our process holds the other end of the shell's standard input: however it ends, SIGKILL
 # included, the input ends too and the server is stopped.
@@ -60,7 +61,7 @@ def temporary_server(settings: Settings) -> Iterator[Settings]:
         yield settings
     elif answer == "other":
         raise ServiceError(_occupied(settings.tracking_uri))
-    elif settings.tracking_uri.rstrip("/") != Settings.model_fields["tracking_uri"].default:
+    elif settings.tracking_uri.rstrip("/") != DEFAULT_URI:
         raise ServiceError(unreachable(settings.tracking_uri))
     else:
         with _private_server(settings) as address:

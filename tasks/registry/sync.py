@@ -84,6 +84,8 @@ def _try_sync(settings: Settings) -> bool:
     except ServiceError as error:
         log.debug("not forwarded yet: %s", error)
         return False
+    except Exception:  # a live view must never end what it watches; the next event tries again
+        log.warning("recorded runs could not be forwarded", exc_info=True)
     return True
 
 

@@ -1,5 +1,6 @@
 """Reads the registry: versions, who is champion, and the bundles that versions carry."""
 
+import logging
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 OUTCOME_TAG, REASON_TAG, RULES_TAG = "gate", "gate_reason", "gate_rules"
+ROLLED_BACK_TAG = "rolled_back"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ def status(settings: Settings) -> Status:
     versions = [_version(item, aliases, settings) for item in found]
     versions.sort(key=lambda version: -version.version)
     return Status(
-        *(aliases.get(alias) for alias in (CHAMPION, PREVIOUS, CHALLENGER)),
+        champion=aliases.get(CHAMPION),
+        previous=aliases.get(PREVIOUS),
+        challenger=aliases.get(CHALLENGER),
         versions=tuple(versions),
         url=f"{public_address(settings)}/#/models/{MODEL_NAME}",
     )
@@ -85,17 +90,19 @@ def fetch(version: int, settings: Settings) -> Bundle:
     client = connect(settings)
     digest = digest_of(version, client, settings)
     kept = settings.home / "bundles" / f"v{version}-{digest[:12]}"
-    if not kept.exists():
-        with mlflow_errors(settings):
-            _download(version, kept, settings)
+    if kept.exists():
+        try:
+            return _verified(kept, digest, settings)
+        except BundleError as error:  # damaged since: MLflow has another copy
+            log.warning("%s is fetched again: %s", kept, error)
+            shutil.rmtree(kept)
+    with mlflow_errors(settings):
+        _download(version, kept, settings)
     try:
-        bundle = open_bundle(kept, settings)
-        if bundle.digest != digest:
-            raise BundleError(f"its digest is {bundle.digest[:12]}, registered was {digest[:12]}")
+        return _verified(kept, digest, settings)
     except BundleError as error:
-        shutil.rmtree(kept, ignore_errors=True)
-        raise BundleError(f"version {version} is not usable: {error}") from None
-    return bundle
+        shutil.rmtree(kept)
+        raise BundleError(f"version {version} cannot be used: {error}") from None
 
 
 def smoke_test(bundle: Bundle) -> None:
@@ -129,20 +136,32 @@ def read_aliases(client: "MlflowClient") -> dict[str, int]:
 
 def digest_of(version: int, client: "MlflowClient", settings: Settings) -> str:
     """The digest of the bundle that a version carries; raises RegistryError without one."""
+    tags = tags_of(version, client, settings)
+    if DIGEST_TAG not in tags:
+        raise RegistryError(f"version {version} was not registered by Visionloop: no {DIGEST_TAG}")
+    return tags[DIGEST_TAG]
+
+
+def tags_of(version: int, client: "MlflowClient", settings: Settings) -> dict[str, str]:
+    """The tags of a version; raises RegistryError when it does not exist."""
     from mlflow.exceptions import MlflowException
 
     with mlflow_errors(settings):
         try:
-            tags = client.get_model_version(MODEL_NAME, str(version)).tags
+            return dict(client.get_model_version(MODEL_NAME, str(version)).tags)
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 raise RegistryError(
                     f"there is no version {version} of {MODEL_NAME}; `visionloop status` lists them"
                 ) from None
             raise
-    if DIGEST_TAG not in tags:
-        raise RegistryError(f"version {version} was not registered by Visionloop: no {DIGEST_TAG}")
-    return str(tags[DIGEST_TAG])
+
+
+def _verified(path: Path, digest: str, settings: Settings) -> Bundle:
+    bundle = open_bundle(path, settings)
+    if bundle.digest != digest:
+        raise BundleError(f"{path} is bundle {bundle.digest[:12]}, registered was {digest[:12]}")
+    return bundle
 
 
 def _download(version: int, target: Path, settings: Settings) -> None:

@@ -42,11 +42,14 @@ def free_port() -> Callable[[], int]:
 
 
 @pytest.fixture(scope="session")
-def shared_server(
-    tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
-) -> Iterator[str]:
+def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture(scope="session")
+def shared_server(server_home: Path, free_port: Callable[[], int]) -> Iterator[str]:
     configure()
-    with running_server(tmp_path_factory.mktemp("mlflow"), free_port()) as address:
+    with running_server(server_home, free_port()) as address:
         yield address
 
 
