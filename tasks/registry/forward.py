@@ -90,8 +90,8 @@ class Forwarder:
         datasets = [_dataset(event) for event in pending if event["type"] == "dataset"]
         if datasets:
             self.client.log_inputs(run_id, datasets)
-        for path in dict.fromkeys(e["path"] for e in pending if e["type"] == "file"):
-            self._send_file(directory / FILES / path, run_id, posixpath.dirname(path) or None)
+        paths = dict.fromkeys(event["path"] for event in pending if event["type"] == "file")
+        self._send_files(directory / FILES, run_id, list(paths))
         for event in [event for event in pending if event["type"] == "finish"][-1:]:
             self.client.set_terminated(run_id, event["status"], event["time"])
 
@@ -102,11 +102,20 @@ class Forwarder:
             self.client.log_batch(run_id, metrics[:_METRICS], params[:_PARAMS], tags[:_TAGS])
             metrics, params, tags = metrics[_METRICS:], params[_PARAMS:], tags[_TAGS:]
 
-    def _send_file(self, path: Path, run_id: str, folder: str | None) -> None:
-        if path.exists():
-            self.client.log_artifact(run_id, str(path), folder)
-        else:  # the run was started over since its events were read
-            log.warning("%s is gone and was not forwarded", path)
+    def _send_files(self, folder: Path, run_id: str, paths: list[str]) -> None:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        if not paths:
+            return
+        # Not client.log_artifact: it remembers, per run, the address that it was first used
+        # with, and a private server has another one each time.
+        location = self.client.get_run(run_id).info.artifact_uri
+        store: Any = get_artifact_repository(location, tracking_uri=self.client.tracking_uri)
+        for path in paths:
+            if (folder / path).exists():
+                store.log_artifact(str(folder / path), posixpath.dirname(path) or None)
+            else:  # the run was started over since its events were read
+                log.warning("%s is gone and was not forwarded", folder / path)
 
 
 def find_experiment(client: "MlflowClient") -> Any:
