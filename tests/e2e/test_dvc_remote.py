@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +63,14 @@ def locked_outs(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone in which the data steps ran unbroken, committed and pushed to the local remote."""
     folder = copy_of_repository(tmp_path_factory.mktemp("first") / "clone")
     run(folder, "dvc", "repro", "prepare")
     run(folder, "git", "add", "--all", ".", ":!.venv")
     run(folder, "git", "commit", "--quiet", "--message", "data")
     run(folder, "dvc", "push")
-    yield folder
+    return folder
 
 
 @pytest.fixture
