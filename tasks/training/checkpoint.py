@@ -1,15 +1,14 @@
 """Checkpoints of one training run: one file, replaced atomically after every epoch.
 
-A checkpoint is taken up only by the run that wrote it: the same network and starting weights,
-settings and images. Anything else, and a damaged file, means starting over.
+A checkpoint (its SHA-256, then what torch saved) is taken up only by the run that wrote it: the
+same network and starting weights, settings and images. Another, or a damaged one, means
+starting over.
 """
 
 import hashlib
 import io
 import json
 import logging
-import pickle
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from torch import nn
 from tasks.files import atomic_write
 
 State = dict[str, Any]
-_UNREADABLE = (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError)
+_DIGEST = hashlib.sha256().digest_size
 log = logging.getLogger(__name__)
 
 
@@ -30,9 +29,11 @@ def save_checkpoint(path: Path, fingerprint: str, state: State) -> None:
     """Replace the checkpoint; on a full disk OSError, and the last good one stays."""
     buffer = io.BytesIO()  # torch would turn a full disk into a RuntimeError
     torch.save({"fingerprint": fingerprint, **state}, buffer)
+    data = buffer.getvalue()
     try:
         with atomic_write(path) as stream:
-            stream.write(buffer.getbuffer())
+            stream.write(hashlib.sha256(data).digest())
+            stream.write(data)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
@@ -40,14 +41,15 @@ def save_checkpoint(path: Path, fingerprint: str, state: State) -> None:
 def load_checkpoint(path: Path, fingerprint: str) -> State | None:
     """The state of the run with this fingerprint, or None when there is none to take up."""
     try:
-        state: State = torch.load(path, map_location="cpu", weights_only=True)
-        found = state.pop("fingerprint")
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
-    except (*_UNREADABLE, zipfile.BadZipFile) as error:
-        log.warning("checkpoint %s cannot be read (%s); starting over", path, error)
+    digest, data = content[:_DIGEST], content[_DIGEST:]
+    if hashlib.sha256(data).digest() != digest:
+        log.warning("checkpoint %s is damaged; starting over", path)
         return None
-    if found != fingerprint:
+    state: State = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    if state.pop("fingerprint") != fingerprint:
         log.warning("checkpoint %s is of another run; starting over", path)
         return None
     return state

@@ -1,0 +1,90 @@
+"""Real digits as shards on disk, and a small, fast train section."""
+
+import json
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.bundle import InputContract
+from tasks.data.shards import SPLITS, Shards, open_shards, write_index
+from tasks.pixels import fit, statistics
+from tasks.schema import Train
+from tasks.training.models import ModelSpec, channel_moments, spec_for
+
+COUNTS = {"train": 300, "validation": 120, "test": 120}
+SIZE = 8
+
+
+@pytest.fixture(scope="session")
+def shards(
+    tmp_path_factory: pytest.TempPathFactory, digit_images: np.ndarray, digit_labels: np.ndarray
+) -> Shards:
+    """540 digits of four classes, 8×8 pixels."""
+    path = tmp_path_factory.mktemp("shards")
+    few = np.flatnonzero(digit_labels < 4)
+    start = 0
+    for name in SPLITS:
+        chosen = few[start : start + COUNTS[name]]
+        start += COUNTS[name]
+        images = np.stack([fit(digit_images[i], SIZE, "stretch") for i in chosen])
+        hashes = [blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
+        np.save(path / f"{name}_images.npy", images)
+        np.save(path / f"{name}_labels.npy", digit_labels[chosen].astype(np.int64))
+        np.save(path / f"{name}_statistics.npy", np.stack([statistics(i) for i in images]))
+        np.save(path / f"{name}_hashes.npy", np.array(hashes, "S32"))
+        (path / f"{name}_paths.json").write_text(json.dumps([f"{i}.png" for i in chosen]))
+    contract = InputContract(size=SIZE, resize="stretch", max_pixels=10_000)
+    write_index(path, ["0", "1", "2", "3"], contract)
+    return open_shards(path)
+
+
+TRAIN: dict[str, Any] = {
+    "architecture": "resnet_small",
+    "width": 4,
+    "depth": 1,
+    "pretrained": False,
+    "epochs": 5,
+    "batch_size": 32,
+    "optimizer": "sgd",
+    "lr": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 0.0005,
+    "label_smoothing": 0.05,
+    "grad_clip": 1.0,
+    "patience": 5,
+    "seed": 0,
+    "device": "cpu",
+    "augment": {
+        "flip": False,
+        "shift": 0.05,
+        "rotate": 5.0,
+        "scale": 0.05,
+        "brightness": 0.1,
+        "contrast": 0.1,
+    },
+}
+
+
+@pytest.fixture
+def train_values() -> dict[str, Any]:
+    """The train section as plain values."""
+    return dict(TRAIN)
+
+
+@pytest.fixture
+def config() -> Callable[..., Train]:
+    """The train section, with some values replaced."""
+
+    def make(**values: Any) -> Train:
+        return Train.model_validate({**TRAIN, **values})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def spec(shards: Shards) -> ModelSpec:
+    moments = channel_moments(shards.split("train").images)
+    return spec_for(shards, Train.model_validate(TRAIN), moments)
