@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,11 +13,18 @@ from filelock import FileLock, Timeout
 
 from tasks.errors import PipelineError
 from tasks.params import Settings
+from tasks.step import NESTED_LOG
 from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
 _FAILURE_LINES = 12
+# What DVC says at every stage and nobody needs to read in a log.
+_NOISE = re.compile(
+    r"Stage '.*' didn't change, skipping|(Generating|Updating) lock file|To track the changes|"
+    r"\tgit add|To enable auto staging|\tdvc config core.autostage|Use `dvc push`|> \.venv/bin|"
+    r"Data and pipelines are up to date"
+)
 
 
 @contextmanager
@@ -69,7 +77,7 @@ def repro(
     )
     try:
         for line in process.stdout or ():
-            if line := line.rstrip():
+            if (line := line.rstrip()) and not _NOISE.match(line):
                 lines.append(line)
                 on_line(line)
         code = process.wait()
@@ -87,6 +95,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         **os.environ,
         "VISIONLOOP_HOME": str(settings.home.resolve()),
         "PYTHONUNBUFFERED": "1",
+        NESTED_LOG: "true",
         "DVC_NO_ANALYTICS": "true",
     }
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from tasks.errors import VisionloopError
 
+NESTED_LOG = "VISIONLOOP_NESTED_LOG"
 _POLL_SECONDS = 0.5
 
 
@@ -35,10 +36,13 @@ def run_step(main: Callable[[], None]) -> None:
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """Log lines to standard error as `time level name: message`."""
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S"
-    )
+    """Log lines to standard error as `time level name: message`.
+
+    Below a pipeline run, which gives each line its time, as the bare message.
+    """
+    nested = os.environ.get(NESTED_LOG) == "true"
+    line = "%(message)s" if nested else "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=level, format=line, datefmt="%H:%M:%S")
 
 
 def _fail(message: str, code: int) -> int:

@@ -137,6 +137,16 @@ class Services:
     mlflow: str
     prefect_api: str
 
+    def flow_runs(self, flow: str) -> list[dict[str, Any]]:
+        """All runs of a flow that the Prefect server knows."""
+        return self.prefect("flow_runs", {"flows": {"name": {"any_": [flow]}}})
+
+    def prefect(self, what: str, where: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What the Prefect server has of one kind, filtered."""
+        response = httpx.post(f"{self.prefect_api}/{what}/filter", json=where, timeout=30)
+        found: list[dict[str, Any]] = response.raise_for_status().json()
+        return found
+
 
 @pytest.fixture(scope="session")
 def services(
@@ -166,11 +176,3 @@ def _wait_for(log: Path, text: str, process: subprocess.Popen[bytes]) -> None:
         assert process.poll() is None, log.read_text(errors="replace")
         assert time.monotonic() < deadline, log.read_text(errors="replace")
         time.sleep(0.5)
-
-
-def flow_runs(services: Services, flow: str) -> list[dict[str, Any]]:
-    """All runs of a flow that the Prefect server knows."""
-    body = {"flows": {"name": {"any_": [flow]}}}
-    response = httpx.post(f"{services.prefect_api}/flow_runs/filter", json=body, timeout=30)
-    runs: list[dict[str, Any]] = response.raise_for_status().json()
-    return runs

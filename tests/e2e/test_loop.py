@@ -38,9 +38,7 @@ def test_a_rerun_with_nothing_changed_does_nothing(clone: Any, first_run: dict[s
 def test_overrides_change_one_run_and_not_the_working_tree(
     clone: Any, first_run: dict[str, Any]
 ) -> None:
-    before = {
-        name: (clone.root / name).read_bytes() for name in ("conf/params.yaml", "dvc.lock")
-    }
+    before = {name: (clone.root / name).read_bytes() for name in ("conf/params.yaml", "dvc.lock")}
     run = clone.json("visionloop", "run", "--json", "--set", "evaluate.resamples=400")
     assert run["changed"] == ["evaluate"]
     assert run["model"]["lineage"]["params_hash"] != first_run["model"]["lineage"]["params_hash"]

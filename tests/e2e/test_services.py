@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import flow_runs
-
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
@@ -22,7 +20,7 @@ def test_the_train_flow_runs_to_completion_in_prefect(services: Any) -> None:
         "prefect", "deployment", "run", "train-flow/default", "--watch", timeout=600
     )
     assert "Completed" in output
-    names = {artifact["key"] for artifact in _artifacts(services)}
+    names = {artifact["key"] for artifact in services.prefect("artifacts", {})}
     assert {"metrics", "gate", "confusion-matrix", "pareto"} <= names
 
 
@@ -49,12 +47,12 @@ def test_clean_predictions_start_no_training_and_corrupted_ones_start_one(servic
     files = _images(services, 300)
     _send(services, [path.read_bytes() for path in files])
     assert _drift(services) == "no_drift"
-    before = len(flow_runs(services, "train-flow"))
+    before = len(services.flow_runs("train-flow"))
     _send(services, [_corrupted(path) for path in files])
     assert _drift(services) == "drift"
     assert _drift(services) == "drift"  # again inside the cooldown: no second training
     time.sleep(3)
-    assert len(flow_runs(services, "train-flow")) == before + 1
+    assert len(services.flow_runs("train-flow")) == before + 1
 
 
 def _drift(services: Any) -> str:
@@ -122,9 +120,3 @@ def _wait_for_version(services: Any, wanted: Any) -> int:
             return version
         time.sleep(0.5)
     raise AssertionError(f"still serving version {version}")
-
-
-def _artifacts(services: Any) -> list[dict[str, Any]]:
-    response = httpx.post(f"{services.prefect_api}/artifacts/filter", json={}, timeout=30)
-    found: list[dict[str, Any]] = response.raise_for_status().json()
-    return found
