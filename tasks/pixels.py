@@ -102,8 +102,10 @@ def statistics(image: Pixels) -> npt.NDArray[np.float32]:
         image = np.asarray(Image.fromarray(image).reduce(factor))
     rgb = image.astype(np.float32) * np.float32(1 / 255)
     grey = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
-    highest = rgb.max(axis=2)
-    chroma = highest - rgb.min(axis=2)
+    # pairwise on planes: a reduction over an axis of 3 takes thirty times as long
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    highest = np.maximum(np.maximum(red, green), blue)
+    chroma = highest - np.minimum(np.minimum(red, green), blue)
     saturation = np.divide(chroma, highest, out=np.zeros_like(chroma), where=highest > 0).mean()
     values = (grey.mean(), grey.std(), _laplacian_variance(grey), saturation, width / height)
     return np.array(values, np.float32)
