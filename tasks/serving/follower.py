@@ -56,6 +56,7 @@ class Follower:
     async def poll(self) -> None:
         """Look once, and load what is new."""
         self._polls += 1
+        release: Release | None = None
         try:
             release = await asyncio.to_thread(current, self._settings)
             if release is None or not self._wanted(release):
@@ -65,7 +66,7 @@ class Follower:
                 load_model, release, self._settings, self._params, self._executor
             )
         except Exception as error:
-            self._refuse(error)
+            self._refuse(release, error)
             return
         self.model, self.refused = model, None
         log.info("serving version %d (%s)", model.version, model.bundle.digest[:12])
@@ -74,8 +75,8 @@ class Follower:
         retry = self.refused is not None and self._polls % _RETRY_POLLS == 0
         return release != self._seen or retry
 
-    def _refuse(self, error: Exception) -> None:
-        version = self._seen.version if self._seen else None
+    def _refuse(self, release: Release | None, error: Exception) -> None:
+        version = release.version if release else None
         refused = Refused(version, str(error) or type(error).__name__)
         if refused != self.refused:
             serving = f"version {self.model.version}" if self.model else "nothing"
