@@ -97,7 +97,7 @@ def fetch(version: int, settings: Settings) -> Bundle:
             log.warning("%s is fetched again: %s", kept, error)
             shutil.rmtree(kept)
     with mlflow_errors(settings):
-        _download(version, kept, settings)
+        _download(version, kept, client)
     try:
         return _verified(kept, digest, settings)
     except BundleError as error:
@@ -164,18 +164,16 @@ def _verified(path: Path, digest: str, settings: Settings) -> Bundle:
     return bundle
 
 
-def _download(version: int, target: Path, settings: Settings) -> None:
-    from mlflow.artifacts import download_artifacts
+def _download(version: int, target: Path, client: "MlflowClient") -> None:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     target.parent.mkdir(parents=True, exist_ok=True)
+    model_id = client.get_model_version(MODEL_NAME, str(version)).model_id
+    location = client.get_logged_model(str(model_id)).artifact_location
+    # Not mlflow.artifacts: for models it asks the process-wide address, whatever it is told.
+    store: Any = get_artifact_repository(location, tracking_uri=client.tracking_uri)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as directory:
-        source = download_artifacts(
-            artifact_uri=f"models:/{MODEL_NAME}/{version}/{BUNDLE_FOLDER}",
-            dst_path=directory,
-            tracking_uri=settings.tracking_uri,
-            registry_uri=settings.tracking_uri,
-        )
-        Path(source).rename(target)
+        Path(store.download_artifacts(BUNDLE_FOLDER, directory)).rename(target)
 
 
 def _version(item: Any, aliases: dict[str, int], settings: Settings) -> Version:
