@@ -26,7 +26,7 @@ from tasks.errors import ServiceError
 from tasks.params import Settings
 
 _LAST_LINES = 15
-_STARTUP_SECONDS = 240
+_STARTUP_SECONDS = 120  # then it is said what is waited for
 
 # The model server finishes requests and writes its prediction log before it stops.
 manager.KILL_WAIT = 15
@@ -131,12 +131,12 @@ class Supervisor(manager.Manager):  # type: ignore[misc]
     def _watch_start(self) -> None:
         self._record()
         console.print(f"starting; logs are in {self.journal.directory}")
-        deadline = time.monotonic() + _STARTUP_SECONDS
+        late = time.monotonic() + _STARTUP_SECONDS
         waiting = ["everything"]
         while waiting and not self._terminating:
-            if time.monotonic() > deadline:
+            if time.monotonic() > late:
                 console.print(f"[yellow]still waiting for {', '.join(waiting)}; see the logs[/]")
-                return
+                late += _STARTUP_SECONDS
             time.sleep(0.5)
             waiting = [s.name for s in self._servers if not s.answers()]
             waiting += [] if waiting or _worker_online() else ["worker"]
@@ -218,7 +218,8 @@ def _worker_online() -> bool:
     """Whether the worker has reported; its deployments were applied before it started."""
     address = f"{prefect_api_url()}/work_pools/{POOL}/workers/filter"
     try:
-        workers = httpx.post(address, json={}, timeout=2, trust_env=False).json()
+        answer = httpx.post(address, json={}, timeout=2, trust_env=False)
+        workers = answer.json() if answer.status_code == 200 else []  # 404: no pool yet
     except (httpx.HTTPError, ValueError):
         return False
     return any(worker.get("status") == "ONLINE" for worker in workers)

@@ -19,7 +19,7 @@ from tasks.errors import ServiceError
 from tasks.params import load_settings
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 240
+START_SECONDS = 400
 
 
 @pytest.fixture
