@@ -1,40 +1,18 @@
 """Reads what the compress step leaves: data/candidates/candidates.json."""
 
+import json
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from tasks.compression.candidates import Candidate, Results
 from tasks.errors import CompressionError
 
 
-class Candidate(BaseModel):
-    """One exported model. Accuracy and agreement (with fp32) are on validation images."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    technique: str
-    file: str
-    parameters: int
-    accuracy: float
-    agreement: float
-    latency_ms: float
-    size_bytes: int
-    verdict: str
-    reason: str
-
-
-class Candidates(BaseModel):
+class Candidates(Results):
     """candidates.json, and the directory it lies in."""
 
-    model_config = ConfigDict(frozen=True)
-
     directory: Path
-    chosen: str
-    reason: str
-    fp32: str
-    eager_fp32_latency_ms: float
-    candidates: list[Candidate]
 
     def named(self, name: str) -> Candidate:
         """The candidate of that name; raises CompressionError."""
@@ -52,16 +30,11 @@ def read_candidates(directory: Path = Path("data/candidates")) -> Candidates:
     """Read candidates.json; raises CompressionError when it is missing or of another form."""
     path = directory / "candidates.json"
     try:
-        text = path.read_text(encoding="utf-8")
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Candidates.model_validate({**values, "directory": directory})
     except FileNotFoundError:
         raise CompressionError(f"{path} does not exist; `dvc repro compress` builds it") from None
-    try:
-        return Candidates.model_validate(_with_directory(text, directory))
-    except ValidationError as error:
-        raise CompressionError(f"{path} is not a list of candidates: {error}") from None
-
-
-def _with_directory(text: str, directory: Path) -> dict[str, object]:
-    import json
-
-    return {**json.loads(text), "directory": directory}
+    except (ValidationError, ValueError, TypeError) as error:
+        raise CompressionError(
+            f"{path} is not a list of candidates ({error}); run `dvc repro --force compress`"
+        ) from None

@@ -30,6 +30,7 @@ from tasks.errors import TrainingError
 from tasks.evaluation.candidates import read_candidates
 from tasks.evaluation.card import render_card
 from tasks.evaluation.evidence import Evidence, gather_evidence
+from tasks.evaluation.graph import PROVIDER
 from tasks.evaluation.lineage import read_lineage
 from tasks.evaluation.report import render_report
 from tasks.evaluation.tables import class_rows, overall, remarks
@@ -78,7 +79,7 @@ def bundle_info(evidence: Evidence, params: Params) -> BundleInfo:
         technique=chosen.technique,
         classes=list(evidence.shards.classes),
         input=evidence.shards.contract,
-        runtime=Runtime(provider="CPUExecutionProvider", intra_op_threads=1),
+        runtime=Runtime(provider=PROVIDER, intra_op_threads=evidence.candidates.intra_op_threads),
         temperature=evidence.deployed.temperature.value,
         measurements=Measurements(
             accuracy=accuracy.value,

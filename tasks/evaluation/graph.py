@@ -9,12 +9,11 @@ import numpy.typing as npt
 from tasks.errors import CompressionError
 from tasks.pixels import Pixels
 
+PROVIDER = "CPUExecutionProvider"
 _BATCH = 64  # images at a time: 224x224 activations of a batch stay in the hundreds of MB
 
 
-def run_graph(
-    path: Path, images: Pixels, outputs: Sequence[str], threads: int = 1
-) -> list[npt.NDArray[np.float32]]:
+def run_graph(path: Path, images: Pixels, outputs: Sequence[str]) -> list[npt.NDArray[np.float32]]:
     """Run uint8 N×S×S×3 images through an ONNX file; float32 arrays in the order of `outputs`.
 
     Raises CompressionError when the file is no such graph or gives values that are not finite.
@@ -24,8 +23,8 @@ def run_graph(
     if not path.is_file():
         raise CompressionError(f"{path} does not exist; `dvc repro compress` builds it")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    options.intra_op_num_threads = 1  # the same sums in the same order on every machine
+    session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
     missing = set(outputs) - {output.name for output in session.get_outputs()}
     if missing:
         raise CompressionError(f"{path} has no output {', '.join(sorted(missing))}")

@@ -116,6 +116,7 @@ def test_bundle_is_whole_and_calibrated(finished, bundle):
     info = bundle.info
     assert info.technique == "int8 of the trained network"
     assert info.architecture == "resnet_small"
+    assert info.runtime.intra_op_threads == 2  # as measured by the compress step
     assert info.lineage.run_key == "train-0123456789ab"
     assert info.temperature == read_metrics(finished)["deployed"]["temperature"] != 1
     assert info.measurements.latency_ms == 0.04
