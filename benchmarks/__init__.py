@@ -1,0 +1,1 @@
+"""Side-by-side measurements, each beside a real peer; `python -m benchmarks` runs them all."""

@@ -1,0 +1,148 @@
+"""Images per second into the network: our shards against torchvision's usual loader.
+
+python -m benchmarks.loader [--data CIFAR10.tar.gz | FOLDER] [--images N] [--repeats R]
+
+Ours: uint8 shards in memory, a random change of its own for every image, batch by batch. The
+peer: ImageFolder and DataLoader with 0 and with 2 workers and the same changes as torchvision
+makes them, image by image. Both give shuffled, normalised float batches in the training layout.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from tasks.schema import Augment
+from tasks.training.augmentation import augmentation
+from tasks.training.models import ModelSpec
+
+ARCHIVE = Path("../shared/datasets/cifar10.tar.gz")
+SIZE, BATCH = 32, 128
+MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
+CHANGES = Augment(flip=True, shift=0.1, rotate=10.0, scale=0.1, brightness=0.1, contrast=0.1)
+Source = Callable[[], Iterator[Tensor]]
+
+
+def main() -> None:
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory() as scratch:
+        root = _class_folders(arguments.data, Path(scratch))
+        sources = {"shards": _shards(root, arguments.images)}
+        sources |= {f"DataLoader, {n} workers": _data_loader(root, n) for n in (0, 2)}
+        rates: dict[str, list[float]] = {name: [] for name in sources}
+        for _ in range(arguments.repeats):  # interleaved: a busy moment hits them alike
+            for name, source in sources.items():
+                count = arguments.images if name == "shards" else arguments.images // 10
+                rates[name].append(_rate(source, count))
+    _report({name: median(values) for name, values in rates.items()})
+
+
+def _shards(root: Path, count: int) -> Source:
+    paths = sorted(root.glob("*/*"))[:: max(1, len(list(root.glob("*/*"))) // count)][:count]
+    images = torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in paths]))
+    spec = ModelSpec(
+        architecture="resnet_small",
+        width=16,
+        depth=1,
+        classes=tuple(sorted(folder.name for folder in root.iterdir())),
+        size=SIZE,
+        mean=MEAN,
+        std=STD,
+    )
+    augment = augmentation(spec, CHANGES)
+
+    def batches() -> Iterator[Tensor]:
+        while True:
+            for indices in torch.randperm(len(images)).split(BATCH):
+                yield augment(images[indices])
+
+    return batches
+
+
+def _data_loader(root: Path, workers: int) -> Source:
+    shift, light = CHANGES.shift, CHANGES.brightness
+    transform = v2.Compose(
+        [
+            v2.RandomHorizontalFlip(),
+            v2.RandomAffine(
+                CHANGES.rotate,
+                (shift, shift),
+                (1 - CHANGES.scale, 1 + CHANGES.scale),
+                interpolation=v2.InterpolationMode.BILINEAR,
+            ),
+            v2.ColorJitter(light, CHANGES.contrast),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(MEAN, STD),
+        ]
+    )
+    folder = ImageFolder(str(root), transform)
+    loader = DataLoader(folder, BATCH, shuffle=True, num_workers=workers)
+
+    def batches() -> Iterator[Tensor]:
+        for images, _ in loader:
+            yield images.contiguous(memory_format=torch.channels_last)
+
+    return batches
+
+
+def _rate(source: Source, count: int) -> float:
+    """Images per second over `count` images, once the source is warm (workers started)."""
+    batches = source()
+    next(batches)
+    started = time.perf_counter()
+    images = sum(len(batch) for batch in itertools.islice(batches, max(1, count // BATCH)))
+    return images / (time.perf_counter() - started)
+
+
+def _class_folders(data: Path, scratch: Path) -> Path:
+    """The folder of class folders: `data` itself, its train folder, or unpacked from it."""
+    if data.is_file():
+        with tarfile.open(data) as archive:
+            archive.extractall(scratch, filter="data")
+        data = scratch
+    trains = sorted(data.rglob("train")) or [data]
+    if not data.is_dir() or not any(trains[0].glob("*/*.jpg")):
+        sys.exit(
+            f"error: no CIFAR-10 class folders at {data}; give the archive or the folder of "
+            "train/<class>/*.jpg with --data or VISIONLOOP_CIFAR10"
+        )
+    return trains[0]
+
+
+def _report(rates: dict[str, float]) -> None:
+    print(f"{'CIFAR-10 JPEG, batches of ' + str(BATCH):32} images/s")
+    for name, rate in rates.items():
+        print(f"{name:32} {rate:8,.0f}")
+    ours = rates.pop("shards")
+    peer = max(rates.values())
+    line = {"benchmark": "loader", "ours": ours, "peer": peer, "ratio": ours / peer}
+    print(json.dumps({key: v if isinstance(v, str) else round(v, 2) for key, v in line.items()}))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = Path(os.environ.get("VISIONLOOP_CIFAR10", ARCHIVE))
+    parser.add_argument("--data", type=Path, default=default, help="archive or folder")
+    parser.add_argument("--images", type=int, default=20_000, help="through the shards, a repeat")
+    parser.add_argument("--repeats", type=int, default=3)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
