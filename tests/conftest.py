@@ -17,8 +17,6 @@ import pytest
 import sqlalchemy as sa
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
 
 from tasks.bundle import (
     CARD,
@@ -49,12 +47,16 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture(scope="session")
 def digit_images() -> np.ndarray:
     """scikit-learn's 1,797 scans as uint8 N×8×8×3."""
+    from sklearn.datasets import load_digits  # a second: only where digits are used
+
     grey = np.rint(load_digits().images * 255 / 16).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=3)
 
 
 @pytest.fixture(scope="session")
 def digit_labels() -> np.ndarray:
+    from sklearn.datasets import load_digits
+
     return load_digits().target
 
 
@@ -77,6 +79,8 @@ def make_bundle(
     """Writes a signed bundle of a logistic regression on digits; `regularisation` varies it."""
 
     def make(regularisation: float = 0.1, name: str = "bundle") -> Bundle:
+        from sklearn.linear_model import LogisticRegression
+
         model = LogisticRegression(C=regularisation, max_iter=300)
         model.fit(_flat(digit_images[:HELD_OUT]), digit_labels[:HELD_OUT])
         accuracy = model.score(_flat(digit_images[HELD_OUT:]), digit_labels[HELD_OUT:])

@@ -18,10 +18,8 @@ import numpy as np
 import pytest
 
 from tasks import releases
-from tasks.errors import ServiceError
 from tasks.params import Settings
 from tasks.predictions import open_log
-from tasks.serving.server import listen
 
 START = (
     "from tasks.params import load_params, load_settings\n"
@@ -238,22 +236,6 @@ def test_a_body_without_a_length_is_cut_at_the_limit(start, settings, digits_bun
     assert answer.startswith(b"HTTP/1.1 413")
     assert b"20 MB" in answer
     assert sent < 100_000_000
-
-
-def test_a_port_in_use_is_explained() -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        with pytest.raises(ServiceError, match=f"port {port} on 127.0.0.1 is in use") as raised:
-            listen("127.0.0.1", port)
-    assert f"process {os.getpid()}" in str(raised.value)
-    assert "VISIONLOOP_PORT" in str(raised.value)
-
-
-def test_a_wrong_host_is_explained() -> None:
-    with pytest.raises(ServiceError, match=r"203\.0\.113\.1.*VISIONLOOP_HOST"):
-        listen("203.0.113.1", 0)
 
 
 def test_memory_of_uploads_is_given_back(start, settings, digits_bundle, png) -> None:
