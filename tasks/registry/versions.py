@@ -168,8 +168,9 @@ def _download(version: int, target: Path, client: "MlflowClient") -> None:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    model_id = client.get_model_version(MODEL_NAME, str(version)).model_id
-    location = client.get_logged_model(str(model_id)).artifact_location
+    location = client.get_model_version_download_uri(MODEL_NAME, str(version))
+    if location.startswith("models:/"):
+        location = client.get_logged_model(location.rpartition("/")[2]).artifact_location
     # Not mlflow.artifacts: for models it asks the process-wide address, whatever it is told.
     store: Any = get_artifact_repository(location, tracking_uri=client.tracking_uri)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as directory:
