@@ -96,8 +96,7 @@ def _frame(cleaned: "pd.DataFrame") -> "pd.DataFrame":
     table["images_of_class"] = counts.mask(table.duplicated("label"))
     names = [name for name in table.columns if name.startswith("flag_")]
     flags = table[names].rename(columns=lambda name: name.removeprefix("flag_"))
-    joined = flags.apply(lambda row: ", ".join(flags.columns[row]), axis=1)
-    table["flags"] = joined.mask(~flags.any(axis=1))
+    table["flags"] = [", ".join(flags.columns[row]) or None for row in flags.to_numpy()]
     return table
 
 
@@ -108,7 +107,6 @@ def _rules(config: Validate) -> list[Any]:
 
 def _class_rules(config: Validate) -> list[Any]:
     gxe = _gallery()
-
     return [
         _rule(
             gxe.ExpectColumnUniqueValueCountToBeBetween,
@@ -132,7 +130,6 @@ def _class_rules(config: Validate) -> list[Any]:
 
 def _size_rules(config: Validate) -> list[Any]:
     gxe = _gallery()
-
     return [
         _rule(
             gxe.ExpectColumnValuesToBeBetween,
@@ -155,7 +152,6 @@ def _size_rules(config: Validate) -> list[Any]:
 
 def _null_rules() -> list[Any]:
     gxe = _gallery()
-
     return [
         _rule(
             gxe.ExpectColumnValuesToNotBeNull,
@@ -170,7 +166,6 @@ def _null_rules() -> list[Any]:
 
 def _flagged_rule(config: Validate) -> Any:
     gxe = _gallery()
-
     return _rule(
         gxe.ExpectColumnValuesToBeNull,
         "Few files are flagged by cleaning",
@@ -184,7 +179,6 @@ def _flagged_rule(config: Validate) -> Any:
 
 def _label_rules(config: Validate) -> list[Any]:
     gxe = _gallery()
-
     if config.labels is None:
         return []
     declared = ", ".join(map(repr, config.labels))
