@@ -16,7 +16,7 @@ from tasks.data.shards import open_shards
 from tasks.errors import DataError
 
 REPOSITORY = Path(__file__).parents[2]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
