@@ -5,6 +5,7 @@ registered once, found again by its digest.
 """
 
 import logging
+import shutil
 import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version as installed
@@ -122,11 +123,13 @@ def _log_model(
     experiment_id = find_experiment(client).experiment_id
     model = client.create_logged_model(experiment_id, MODEL_NAME, run_id, tags)
     with tempfile.TemporaryDirectory() as directory:
+        # MLflow names the folder after its source, so the source gets the name it is fetched by.
+        source = shutil.copytree(bundle.path, f"{directory}/bundle")
         save_model(
             path=f"{directory}/model",
             mlflow_model=Model(model_uuid=model.model_id, run_id=run_id, model_id=model.model_id),
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={"bundle": str(bundle.path.resolve())},
+            artifacts={"bundle": source},
             signature=_signature(bundle),
             input_example=_example(bundle),
             pip_requirements=[f"{name}=={installed(name)}" for name in _REQUIREMENTS],
