@@ -6,7 +6,6 @@ order of the bundle's classes.
 """
 
 import json
-import warnings
 from pathlib import Path
 
 import mlflow
@@ -14,9 +13,6 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-
-# The version's signature says what goes in and out; annotations would be a second one.
-warnings.filterwarnings("ignore", r"[\s\S]*Add type hints to the `predict` method")
 
 
 class BundleModel(PythonModel):

@@ -95,7 +95,6 @@ def test_a_fresh_process_loads_the_champion_and_predicts_what_the_bundle_does(
     assert labels == [str(digit) for digit in expected.argmax(axis=1)]
     assert np.allclose(probabilities, expected, atol=1e-6)
     assert "Traceback" not in done.stderr
-    assert "hint" not in done.stderr
 
 
 def test_fetching_gives_the_whole_bundle_back_verified(
