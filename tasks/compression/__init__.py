@@ -1,0 +1,1 @@
+"""Compression: export, distillation, pruning, quantization, measurement and choice."""

@@ -1,0 +1,207 @@
+"""Builds every candidate: float networks by three techniques, and an int8 graph of each.
+
+Each ONNX file is run over all validation images in batches of 1, 2, 7 and 64 and compared
+with the PyTorch network it was made from. What cannot be built is a `Failure` with its
+reason, never a gap.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from tasks.compression.candidates import Candidate, Failure
+from tasks.compression.distil import distil
+from tasks.compression.export import export
+from tasks.compression.prune import count_parameters, prune
+from tasks.compression.quantize import quantize
+from tasks.compression.runtime import Floats, open_session, run_logits
+from tasks.data.shards import ShardSplit
+from tasks.errors import CompressionError
+from tasks.schema import Compress, Train
+from tasks.training.loop import predict
+from tasks.training.models import Classifier, ModelSpec
+
+FP32 = "fp32"
+PARITY = 1e-3  # largest probability difference a float export may show
+_BATCHES = (1, 2, 7, 64)
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What candidates are made of. `folder` takes the ONNX files, `work` the checkpoints."""
+
+    teacher: Classifier
+    spec: ModelSpec
+    train: ShardSplit
+    validation: ShardSplit
+    training: Train
+    params: Compress
+    folder: Path
+    work: Path
+
+    @cached_property
+    def wanted(self) -> Floats:
+        """Validation logits of the fp32 PyTorch model."""
+        return predict(self.teacher, self.validation.images, self.spec)
+
+    @property
+    def splits(self) -> tuple[ShardSplit, ShardSplit]:
+        """Training and validation."""
+        return self.train, self.validation
+
+
+Network = tuple[Classifier, ModelSpec]
+
+
+def build_all(context: Context) -> tuple[list[Candidate], list[Failure]]:
+    """Every candidate, in a fixed order; raises CompressionError when fp32 itself fails."""
+    candidates: list[Candidate] = []
+    failed: list[Failure] = []
+    for name, (technique, make) in _NETWORKS.items():
+        for result in _family(context, name, technique, make):
+            (candidates if isinstance(result, Candidate) else failed).append(result)  # type: ignore[arg-type]
+        if name == FP32:
+            _require_fp32(candidates, failed)
+    return candidates, failed
+
+
+def softmax(logits: Floats) -> Floats:
+    """Probabilities float32 N×C."""
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
+
+
+def _fp32(context: Context) -> Network:
+    return context.teacher, context.spec
+
+
+def _distilled(context: Context) -> Network:
+    params = context.params.distil
+    checkpoint = context.work / "distilled.pt"
+    return distil(
+        context.teacher, context.spec, context.splits, context.training, params, checkpoint
+    )
+
+
+def _pruned(context: Context) -> Network:
+    settings = (context.params.prune, context.params.distil)
+    checkpoint = context.work / "pruned.pt"
+    model = prune(
+        context.teacher, context.spec, context.splits, context.training, settings, checkpoint
+    )
+    return model, context.spec
+
+
+_NETWORKS: dict[str, tuple[str, Callable[[Context], Network]]] = {
+    FP32: ("float32", _fp32),
+    "distilled": ("knowledge distillation", _distilled),
+    "pruned": ("structured pruning", _pruned),
+}
+
+
+def _family(
+    context: Context, name: str, technique: str, make: Callable[[Context], Network]
+) -> Iterator[Candidate | Failure]:
+    """The float candidate and its int8 graph, or why there is none."""
+    int8 = f"{technique}, static int8" if name != FP32 else "static int8"
+    try:
+        model, spec = make(context)
+        logits = predict(model, context.validation.images, spec)
+        parent = _float(context, name, technique, model, spec, logits)
+        yield parent
+        if parent.verdict == "rejected":
+            yield Failure(name=f"{name}-int8", technique=int8, reason=f"{name}: {parent.reason}")
+            return
+    except Exception as error:
+        yield _failure(name, technique, error)
+        yield Failure(name=f"{name}-int8", technique=int8, reason=f"{name} could not be built")
+        return
+    try:
+        yield _int8(context, parent, int8, logits)
+    except Exception as error:
+        yield _failure(f"{name}-int8", int8, error)
+
+
+def _failure(name: str, technique: str, error: Exception) -> Failure:
+    """The row of a candidate that could not be built; a full disk ends the step instead."""
+    if isinstance(error, OSError):
+        raise error
+    log.warning("%s could not be built", name, exc_info=not isinstance(error, CompressionError))
+    lines = str(error).strip().splitlines() or [""]
+    return Failure(name=name, technique=technique, reason=f"{type(error).__name__}: {lines[0]}")
+
+
+def _float(
+    context: Context, name: str, technique: str, model: Classifier, spec: ModelSpec, logits: Floats
+) -> Candidate:
+    export(model, spec, context.folder / f"{name}.onnx")
+    candidate = _checked(context, name, technique, None, count_parameters(model), logits)
+    difference = candidate.parity_max_difference
+    # Written so that a difference of NaN is refused too.
+    if not difference <= PARITY:
+        reason = f"differs from its PyTorch model by {difference:.3g} in probability"
+        return candidate.rejected(f"{reason} (allowed: {PARITY:g})")
+    return candidate
+
+
+def _int8(context: Context, parent: Candidate, technique: str, logits: Floats) -> Candidate:
+    name = f"{parent.name}-int8"
+    quantize(
+        context.folder / parent.file,
+        context.folder / f"{name}.onnx",
+        context.train.images,
+        context.params.quantize.calibration_images,
+        context.params.seed,
+    )
+    return _checked(context, name, technique, parent.name, parent.parameters, logits)
+
+
+def _checked(
+    context: Context,
+    name: str,
+    technique: str,
+    parent: str | None,
+    parameters: int,
+    logits: Floats,
+) -> Candidate:
+    """Run the graph over all validation images and compare with its network's `logits`."""
+    path = context.folder / f"{name}.onnx"
+    outputs = run_logits(open_session(path, 1), context.validation.images, _BATCHES)
+    classes = outputs.argmax(1)
+    candidate = Candidate(
+        name=name,
+        technique=technique,
+        file=path.name,
+        parent=parent,
+        parameters=parameters,
+        accuracy=float((classes == context.validation.labels).mean()),
+        agreement=float((classes == context.wanted.argmax(1)).mean()),
+        parity_max_difference=float(np.abs(softmax(outputs) - softmax(logits)).max()),
+        parity_agreement=float((classes == logits.argmax(1)).mean()),
+        size_bytes=path.stat().st_size,
+    )
+    if not np.isfinite(outputs).all():
+        raise CompressionError(f"{path.name} gives logits that are not finite")
+    log.info(
+        "%s: accuracy %.2f %%, parity %.2g, %d bytes",
+        name,
+        100 * candidate.accuracy,
+        candidate.parity_max_difference,
+        candidate.size_bytes,
+    )
+    return candidate
+
+
+def _require_fp32(candidates: list[Candidate], failed: list[Failure]) -> None:
+    """Without the fp32 graph there is nothing to compare with."""
+    for failure in failed:
+        if failure.name == FP32:
+            raise CompressionError(f"the trained model cannot be exported: {failure.reason}")
+    for candidate in candidates:
+        if candidate.name == FP32 and candidate.verdict == "rejected":
+            raise CompressionError(f"the exported fp32 model {candidate.reason}")

@@ -1,0 +1,112 @@
+"""Which candidate is deployed: the fastest of those within the budget."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.compression.candidates import Candidate
+from tasks.errors import CompressionError
+from tasks.schema import Budget
+
+MEGABYTE = 1_000_000
+_TIE = 1.03  # latencies this close are one: measuring again would order them otherwise
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A limit that a candidate misses, and by what share of the limit."""
+
+    text: str
+    share: float
+
+
+def choose(candidates: Sequence[Candidate], budget: Budget) -> list[Candidate]:
+    """The candidates with their verdicts; exactly one is "chosen".
+
+    Eligible is what meets the budget and, if int8, is not slower than its own float parent.
+    The lowest latency wins; among latencies within 3 % the better accuracy, then the smaller
+    file. Raises CompressionError naming the nearest candidate when none is eligible.
+    """
+    by_name = {candidate.name: candidate for candidate in candidates}
+    fp32 = candidates[0]
+    judged = [_judge(candidate, by_name, fp32, budget) for candidate in candidates]
+    eligible = [candidate for candidate in judged if candidate.verdict == "eligible"]
+    if not eligible:
+        raise CompressionError(_nothing_fits(judged, fp32, budget))
+    fastest = min(candidate.latency_ms for candidate in eligible)
+    tied = [candidate for candidate in eligible if candidate.latency_ms <= fastest * _TIE]
+    best = max(tied, key=lambda c: (c.accuracy, -c.size_bytes, -c.latency_ms))
+    return [_final(candidate, best, len(tied)) for candidate in judged]
+
+
+def misses(candidate: Candidate, fp32: Candidate, budget: Budget) -> list[Miss]:
+    """The limits of the budget that a candidate does not keep."""
+    found = []
+    drop, allowed = fp32.accuracy - candidate.accuracy, budget.max_accuracy_drop
+    if drop > allowed + 1e-9:
+        text = f"accuracy drop {drop:.4f} exceeds budget.max_accuracy_drop {allowed:g}"
+        found.append(Miss(text, drop - allowed))
+    if budget.max_latency_ms is not None and candidate.latency_ms > budget.max_latency_ms:
+        limit = budget.max_latency_ms
+        text = f"latency {candidate.latency_ms:.3g} ms exceeds budget.max_latency_ms {limit:g}"
+        found.append(Miss(text, candidate.latency_ms / limit - 1))
+    size = candidate.size_bytes / MEGABYTE
+    if budget.max_size_mb is not None and size > budget.max_size_mb:
+        limit = budget.max_size_mb
+        text = f"size {size:.3g} MB exceeds budget.max_size_mb {limit:g}"
+        found.append(Miss(text, size / limit - 1))
+    return found
+
+
+def pareto_front(candidates: Sequence[Candidate]) -> set[str]:
+    """Names of those that no other beats in accuracy, latency and size at once."""
+    return {
+        candidate.name
+        for candidate in candidates
+        if not any(_dominates(other, candidate) for other in candidates)
+    }
+
+
+def _judge(
+    candidate: Candidate, by_name: dict[str, Candidate], fp32: Candidate, budget: Budget
+) -> Candidate:
+    if candidate.verdict == "rejected":
+        return candidate
+    parent = by_name.get(candidate.parent or "")
+    if parent is not None and candidate.latency_ms > parent.latency_ms:
+        return candidate.rejected(
+            f"int8 takes {candidate.latency_ms:.3g} ms, its float parent {parent.name} only "
+            f"{parent.latency_ms:.3g} ms"
+        )
+    found = misses(candidate, fp32, budget)
+    return candidate.rejected("; ".join(miss.text for miss in found)) if found else candidate
+
+
+def _final(candidate: Candidate, best: Candidate, tied: int) -> Candidate:
+    if candidate.verdict == "rejected":
+        return candidate
+    if candidate.name != best.name:
+        return candidate.model_copy(
+            update={"reason": f"{candidate.latency_ms / best.latency_ms:.2f}× the latency"}
+        )
+    how = f"the most accurate of {tied} within 3 % of the lowest" if tied > 1 else "lowest"
+    return candidate.model_copy(
+        update={"verdict": "chosen", "reason": f"{how} latency within the budget"}
+    )
+
+
+def _nothing_fits(judged: Sequence[Candidate], fp32: Candidate, budget: Budget) -> str:
+    def distance(candidate: Candidate) -> float:
+        return sum(miss.share for miss in misses(candidate, fp32, budget))
+
+    nearest = min(judged, key=distance)
+    return (
+        f"no candidate meets the budget; the nearest is {nearest.name}: {nearest.reason}. "
+        "Relax the limit in conf/params.yaml, or give compress a smaller student or a higher "
+        "prune.ratio"
+    )
+
+
+def _dominates(one: Candidate, other: Candidate) -> bool:
+    ours = (-one.accuracy, one.latency_ms, one.size_bytes)
+    theirs = (-other.accuracy, other.latency_ms, other.size_bytes)
+    return ours != theirs and all(a <= b for a, b in zip(ours, theirs, strict=True))

@@ -1,0 +1,196 @@
+"""The step `compress`: the trained model → candidates → the one to deploy.
+
+Takes data/model and data/shards, gives data/candidates (an ONNX file a candidate,
+candidates.json, pareto.html), data/metrics/compress.json and data/plots/pareto.csv. Killed and
+run again, it goes on from the checkpoints of the networks it had trained and ends the same.
+"""
+
+import json
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+
+from tasks.compression.build import FP32, Context, build_all
+from tasks.compression.candidates import Candidate, Failure, Results
+from tasks.compression.choose import choose
+from tasks.compression.measure import choose_threads, eager_run, measure_latency, onnx_run
+from tasks.compression.pareto import as_text, table, write_csv, write_page
+from tasks.data.shards import Shards, open_shards
+from tasks.errors import CompressionError, TrainingError
+from tasks.files import sha256_json, write_directory, write_json
+from tasks.params import Settings, load_params, load_settings
+from tasks.schema import Budget, Compress, Params, Train
+from tasks.step import run_step
+from tasks.tracking import RunLog, open_run
+from tasks.training.best import apply_best
+from tasks.training.models import Classifier, ModelSpec, load_model
+
+MODEL, CANDIDATES = Path("data/model"), Path("data/candidates")
+METRICS, PLOT = Path("data/metrics/compress.json"), Path("data/plots/pareto.csv")
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """The step."""
+    params, settings, shards = load_params(), load_settings(), open_shards()
+    model, spec = load_model(MODEL)
+    check_model(model, spec, shards)
+    run_key = read_run_key(MODEL)
+    training = apply_best(params.train)
+    work = checkpoints(settings, run_key, shards, training, params.compress)
+    with tempfile.TemporaryDirectory() as folder:
+        context = Context(
+            teacher=model,
+            spec=spec,
+            train=shards.split("train"),
+            validation=shards.split("validation"),
+            training=training.model_copy(update={"seed": params.compress.seed}),
+            params=params.compress,
+            folder=Path(folder),
+            work=work,
+        )
+        results = compress(context, params.budget)
+        write(results, Path(folder))
+    record(open_run(run_key, "train", settings=settings), results, params)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def compress(context: Context, budget: Budget) -> Results:
+    """Build, measure and judge every candidate.
+
+    Raises CompressionError when the fp32 model cannot be exported, or nothing meets the budget.
+    """
+    candidates, failed = build_all(context)
+    image = context.validation.images[:1].copy()
+    times = context.params.latency_runs
+    threads = choose_threads(context.folder / f"{FP32}.onnx", image, times)
+    runs = {c.name: onnx_run(context.folder / c.file, image, threads) for c in candidates}
+    latency = measure_latency(
+        {**runs, "eager": eager_run(context.teacher, context.spec, image)}, times
+    )
+    measured = [
+        candidate.model_copy(
+            update={
+                "latency_ms": latency[candidate.name].median_ms,
+                "latency_p95_ms": latency[candidate.name].p95_ms,
+            }
+        )
+        for candidate in candidates
+    ]
+    eager = latency["eager"].median_ms
+    judged = _choose(measured, failed, budget, eager)
+    chosen = next(candidate for candidate in judged if candidate.verdict == "chosen")
+    return Results(
+        chosen=chosen.name,
+        reason=chosen.reason,
+        fp32=FP32,
+        eager_fp32_latency_ms=eager,
+        intra_op_threads=threads,
+        eager_threads=torch.get_num_threads(),
+        candidates=judged,
+        failed=failed,
+    )
+
+
+def check_model(model: Classifier, spec: ModelSpec, shards: Shards) -> None:
+    """Raises CompressionError for weights that are not finite, or of other images."""
+    broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise CompressionError(
+            f"{MODEL} has weights that are not finite ({broken[0]}"
+            f"{f' and {len(broken) - 1} more' if len(broken) > 1 else ''}); train it again with "
+            "a lower train.lr: `dvc repro --force train`"
+        )
+    if (spec.classes, spec.size) != (shards.classes, shards.contract.size):
+        raise CompressionError(
+            f"{MODEL} was trained on {len(spec.classes)} classes at {spec.size} pixels, "
+            f"{shards.path} holds {len(shards.classes)} at {shards.contract.size}; "
+            "run `dvc repro train`"
+        )
+
+
+def read_run_key(model: Path) -> str:
+    """The training run's key in the tracker; raises TrainingError."""
+    path = model / "run.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["run_key"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{path} does not name the training run ({error}); `dvc repro train` writes it"
+        ) from None
+
+
+def checkpoints(
+    settings: Settings, run_key: str, shards: Shards, training: Train, params: Compress
+) -> Path:
+    """Where this compression keeps its checkpoints: another model or setting, another place."""
+    model = (MODEL / "model.safetensors").read_bytes()
+    import hashlib
+
+    parts = [hashlib.sha256(model).hexdigest(), shards.digest]
+    parts += [training.model_dump_json(), params.model_dump_json()]
+    return settings.home / "checkpoints" / f"{run_key}-compress-{sha256_json(parts)[:12]}"
+
+
+def write(results: Results, built: Path) -> None:
+    """Write data/candidates in one rename, then the metrics and the plot's CSV."""
+
+    def fill(directory: Path) -> None:
+        for candidate in results.candidates:
+            shutil.copyfile(built / candidate.file, directory / candidate.file)
+        write_json(directory / "candidates.json", results.model_dump())
+        write_page(directory / "pareto.html", results)
+
+    write_directory(CANDIDATES, fill)
+    write_json(METRICS, metrics(results))
+    write_csv(PLOT, results.candidates)
+
+
+def metrics(results: Results) -> dict[str, float | str]:
+    """data/metrics/compress.json: the chosen candidate beside fp32; shares, ms, bytes."""
+    chosen, fp32 = results.named(results.chosen), results.named(results.fp32)
+    return {
+        "chosen": chosen.name,
+        "accuracy": chosen.accuracy,
+        "fp32_accuracy": fp32.accuracy,
+        "agreement": chosen.agreement,
+        "latency_ms": chosen.latency_ms,
+        "fp32_latency_ms": fp32.latency_ms,
+        "eager_fp32_latency_ms": results.eager_fp32_latency_ms,
+        "speedup": results.eager_fp32_latency_ms / chosen.latency_ms,
+        "size_bytes": chosen.size_bytes,
+        "fp32_size_bytes": fp32.size_bytes,
+        "parameters": chosen.parameters,
+    }
+
+
+def record(run: RunLog, results: Results, params: Params) -> None:
+    """Add the compression to the training run's record."""
+    run.params({"compress": params.compress.model_dump(), "budget": params.budget.model_dump()})
+    values = metrics(results)
+    run.metrics({f"compress.{k}": v for k, v in values.items() if not isinstance(v, str)})
+    run.tags({"candidate": results.chosen})
+    for name in ("candidates.json", "pareto.html"):
+        run.file(CANDIDATES / name, "compression")
+    run.file(PLOT, "plots")
+    run.finish()
+
+
+def _choose(
+    measured: list[Candidate], failed: list[Failure], budget: Budget, eager: float
+) -> list[Candidate]:
+    """The verdicts; the table is logged whether or not anything fits."""
+    judged = measured
+    try:
+        judged = choose(measured, budget)
+    finally:
+        log.info("candidates:\n%s", as_text(table(judged, failed)))
+        log.info("eager PyTorch fp32: %.3f ms", eager)
+    return judged
+
+
+if __name__ == "__main__":
+    run_step(main)

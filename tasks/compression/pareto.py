@@ -1,0 +1,100 @@
+"""Shows the candidates: a table for the log, a CSV for DVC, a page that works offline."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.compression.candidates import Candidate, Failure, Results
+from tasks.compression.choose import MEGABYTE, pareto_front
+from tasks.files import atomic_write, write_text
+
+_COLOURS = {"chosen": "#1a7f37", "eligible": "#0969da", "rejected": "#8c959f"}
+_HEADINGS = ("candidate", "accuracy", "agreement", "ms", "p95 ms", "MB", "parameters", "verdict")
+
+
+def table(candidates: Sequence[Candidate], failed: Sequence[Failure]) -> list[list[str]]:
+    """Headings, then one row a candidate; * marks the Pareto front."""
+    front = pareto_front(candidates)
+    rows = [list(_HEADINGS)]
+    rows += [_row(candidate, candidate.name in front) for candidate in candidates]
+    blanks = [""] * (len(_HEADINGS) - 2)
+    rows += [[failure.name, *blanks, f"failed: {failure.reason}"] for failure in failed]
+    return rows
+
+
+def as_text(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned columns."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
+def write_csv(path: Path, candidates: Sequence[Candidate]) -> None:
+    """name, accuracy, latency_ms, size_bytes, chosen: one row a candidate."""
+    with atomic_write(path, "w") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["name", "accuracy", "latency_ms", "size_bytes", "chosen"])
+        for c in candidates:
+            writer.writerow([c.name, c.accuracy, c.latency_ms, c.size_bytes, c.verdict == "chosen"])
+
+
+def write_page(path: Path, results: Results) -> None:
+    """One HTML file with the scatter plot and the table; no network is needed to read it."""
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(
+        rows=2, cols=1, row_heights=[0.6, 0.4], specs=[[{"type": "xy"}], [{"type": "table"}]]
+    )
+    figure.add_traces(_points(results), rows=1, cols=1)
+    figure.add_trace(_table(results), row=2, col=1)
+    figure.update_xaxes(title="latency at batch 1, ms (median)", rangemode="tozero")
+    figure.update_yaxes(title="validation accuracy")
+    figure.update_layout(title=f"Candidates: {results.chosen} chosen", height=900)
+    write_text(path, figure.to_html(include_plotlyjs=True, div_id="pareto"))
+
+
+def _row(candidate: Candidate, front: bool) -> list[str]:
+    return [
+        candidate.name + ("*" if front else ""),
+        f"{candidate.accuracy:.4f}",
+        f"{candidate.agreement:.4f}",
+        f"{candidate.latency_ms:.3f}",
+        f"{candidate.latency_p95_ms:.3f}",
+        f"{candidate.size_bytes / MEGABYTE:.3f}",
+        f"{candidate.parameters:,}",
+        f"{candidate.verdict}: {candidate.reason}" if candidate.reason else candidate.verdict,
+    ]
+
+
+def _points(results: Results) -> list[Any]:
+    """One trace a verdict; the size of a mark grows with the file's."""
+    from plotly import graph_objects
+
+    largest = max(candidate.size_bytes for candidate in results.candidates)
+    traces = []
+    for verdict, colour in _COLOURS.items():
+        group = [c for c in results.candidates if c.verdict == verdict]
+        trace = graph_objects.Scatter(
+            x=[c.latency_ms for c in group],
+            y=[c.accuracy for c in group],
+            text=[c.name for c in group],
+            hovertext=[f"{c.technique}<br>{c.reason}" for c in group],
+            name=verdict,
+            mode="markers+text",
+            textposition="top center",
+            marker={
+                "color": colour,
+                "size": [12 + 24 * c.size_bytes / largest for c in group],
+            },
+        )
+        traces.append(trace)
+    return traces
+
+
+def _table(results: Results) -> Any:
+    from plotly import graph_objects
+
+    headings, *rows = table(results.candidates, results.failed)
+    columns = list(zip(*rows, strict=True))
+    return graph_objects.Table(header={"values": headings}, cells={"values": columns})
