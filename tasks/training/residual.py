@@ -56,8 +56,12 @@ class Block(nn.Module):
         self.relu = nn.ReLU()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
+            # Every stride-th pixel by a pooling of one pixel, not by the convolution's own stride:
+            # oneDNN (torch 2.13) writes out of bounds in the backward pass of a strided 1×1
+            # convolution in channels_last with fewer than 16 channels and an odd batch.
+            pick: list[nn.Module] = [nn.MaxPool2d(1, stride)] if stride != 1 else []
             self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+                *pick, nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
             )
 
     def forward(self, x: Tensor) -> Tensor:
