@@ -20,13 +20,13 @@ from tasks.compression.measure import choose_threads, eager_run, measure_latency
 from tasks.compression.pareto import as_text, table, write_csv, write_page
 from tasks.data.shards import Shards, open_shards
 from tasks.errors import CompressionError, TrainingError
-from tasks.files import sha256_json, write_directory, write_json
+from tasks.files import sha256, sha256_json, write_directory, write_json
 from tasks.params import Settings, load_params, load_settings
 from tasks.schema import Budget, Compress, Params, Train
 from tasks.step import run_step
 from tasks.tracking import RunLog, open_run
 from tasks.training.best import apply_best
-from tasks.training.models import Classifier, ModelSpec, load_model
+from tasks.training.models import WEIGHTS, Classifier, ModelSpec, load_model
 
 MODEL, CANDIDATES = Path("data/model"), Path("data/candidates")
 METRICS, PLOT = Path("data/metrics/compress.json"), Path("data/plots/pareto.csv")
@@ -127,10 +127,7 @@ def checkpoints(
     settings: Settings, run_key: str, shards: Shards, training: Train, params: Compress
 ) -> Path:
     """Where this compression keeps its checkpoints: another model or setting, another place."""
-    model = (MODEL / "model.safetensors").read_bytes()
-    import hashlib
-
-    parts = [hashlib.sha256(model).hexdigest(), shards.digest]
+    parts = [sha256(MODEL / WEIGHTS), shards.digest]
     parts += [training.model_dump_json(), params.model_dump_json()]
     return settings.home / "checkpoints" / f"{run_key}-compress-{sha256_json(parts)[:12]}"
 

@@ -114,7 +114,9 @@ def _rename(graph: Any) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the exporter's own deprecation warnings and its progress chatter."""
-    levels = {name: logging.getLogger(name).level for name in ("onnxscript", "torch.onnx", "onnx_ir")}
+    levels = {
+        name: logging.getLogger(name).level for name in ("onnxscript", "torch.onnx", "onnx_ir")
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in levels:

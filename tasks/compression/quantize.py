@@ -88,7 +88,7 @@ def _quantize(source: Path, target: Path, images: Pixels, options: dict[str, Any
 
 def _input_nodes(graph: Any) -> list[str]:
     """The nodes before the first convolution: cast, transpose, scale and shift."""
-    names = []
+    names: list[str] = []
     for node in graph.node:
         if node.op_type == "Conv":
             return names
