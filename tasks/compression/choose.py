@@ -71,8 +71,8 @@ def _judge(
 ) -> Candidate:
     if candidate.verdict == "rejected":
         return candidate
-    parent = by_name.get(candidate.parent or "")
-    if parent is not None and candidate.latency_ms > parent.latency_ms:
+    parent = by_name.get(candidate.parent or "", candidate)
+    if candidate.latency_ms > parent.latency_ms:
         return candidate.rejected(
             f"int8 takes {candidate.latency_ms:.3g} ms, its float parent {parent.name} only "
             f"{parent.latency_ms:.3g} ms"
@@ -95,12 +95,13 @@ def _final(candidate: Candidate, best: Candidate, tied: int) -> Candidate:
 
 
 def _nothing_fits(judged: Sequence[Candidate], fp32: Candidate, budget: Budget) -> str:
-    def distance(candidate: Candidate) -> float:
-        return sum(miss.share for miss in misses(candidate, fp32, budget))
-
-    nearest = min(judged, key=distance)
+    """The message; what was refused for another reason than the budget is not "nearest"."""
+    limits = {candidate.name: misses(candidate, fp32, budget) for candidate in judged}
+    texts = {name: "; ".join(miss.text for miss in found) for name, found in limits.items()}
+    near = [candidate.name for candidate in judged if candidate.reason == texts[candidate.name]]
+    nearest = min(near, key=lambda name: sum(miss.share for miss in limits[name]))
     return (
-        f"no candidate meets the budget; the nearest is {nearest.name}: {nearest.reason}. "
+        f"no candidate meets the budget; the nearest is {nearest}: {texts[nearest]}. "
         "Relax the limit in conf/params.yaml, or give compress a smaller student or a higher "
         "prune.ratio"
     )

@@ -1,0 +1,103 @@
+"""The exported graph is the network, in one file, for any batch."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from tasks.compression.export import IR_VERSION, OPSET, export
+from tasks.compression.prune import count_parameters, remove_channels
+from tasks.compression.quantize import quantize
+from tasks.compression.runtime import open_session, run_logits
+from tasks.data.shards import Shards
+from tasks.training.loop import predict
+from tasks.training.models import Classifier, ModelSpec, build
+
+Network = tuple[Classifier, ModelSpec]
+
+
+@pytest.fixture(scope="module")
+def exported(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "fp32.onnx"
+    export(*network, path)
+    return path
+
+
+def test_one_valid_file_of_the_stated_versions(exported: Path) -> None:
+    graph = onnx.load(exported)
+    onnx.checker.check_model(graph, full_check=True)
+    assert [path.name for path in exported.parent.iterdir()] == ["fp32.onnx"]
+    assert (graph.ir_version, [o.version for o in graph.opset_import]) == (IR_VERSION, [OPSET])
+    assert "BatchNormalization" not in {node.op_type for node in graph.graph.node}
+    images = graph.graph.input[0].type.tensor_type
+    assert images.elem_type == onnx.TensorProto.UINT8
+    assert [d.dim_param or d.dim_value for d in images.shape.dim] == ["batch", 8, 8, 3]
+
+
+def test_nothing_of_this_machine_is_in_the_file(exported: Path) -> None:
+    assert str(Path(__file__).parents[2]).encode() not in exported.read_bytes()
+
+
+def test_the_same_weights_give_the_same_bytes(
+    exported: Path, network: Network, tmp_path: Path
+) -> None:
+    export(*network, tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == exported.read_bytes()
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 64])
+def test_logits_and_embedding_are_pytorchs_for_every_batch_size(
+    exported: Path, network: Network, digit_shards: Shards, batch: int
+) -> None:
+    images = digit_shards.split("validation").images[:batch]
+    session = open_session(exported, 1)
+    logits, embedding = session.run(["logits", "embedding"], {"images": np.array(images)})
+    np.testing.assert_allclose(logits, predict(*_swap(network, images)), atol=1e-4)
+    weights = network[0].head.weight.detach().numpy()
+    bias = network[0].head.bias.detach().numpy()
+    np.testing.assert_allclose(embedding @ weights.T + bias, logits, atol=1e-4)
+
+
+def test_int8_keeps_the_classes_and_stores_int8_weights(
+    exported: Path, network: Network, digit_shards: Shards, tmp_path: Path
+) -> None:
+    images = digit_shards.split("validation").images
+    target = tmp_path / "int8.onnx"
+    quantize(exported, target, digit_shards.split("train").images, 64, seed=0)
+    logits = run_logits(open_session(target, 1), images, (1, 2, 7, 64))
+    agreement = (logits.argmax(1) == predict(*_swap(network, images)).argmax(1)).mean()
+    assert agreement >= 0.98
+    graph = onnx.load(target).graph
+    kinds = {i.name: i.data_type for i in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    made_by = {output: node for node in graph.node for output in node.output}
+    for node in convolutions:
+        weight = made_by[node.input[1]]
+        assert weight.op_type == "DequantizeLinear"
+        assert kinds[weight.input[0]] == onnx.TensorProto.INT8
+    assert target.stat().st_size < exported.stat().st_size / 2
+
+
+def test_quantization_is_repeatable(exported: Path, digit_shards: Shards, tmp_path: Path) -> None:
+    images = digit_shards.split("train").images
+    for name in ("one", "two"):
+        quantize(exported, tmp_path / name, images, 32, seed=3)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize("architecture", ["resnet_small", "mobilenet_v2"])
+def test_pruning_removes_whole_channels_but_no_class(network: Network, architecture: str) -> None:
+    spec = network[1].model_copy(update={"architecture": architecture, "size": 32})
+    torch.manual_seed(0)
+    model = build(spec)
+    slim = remove_channels(model, spec, 0.5)
+    assert count_parameters(slim) < 0.45 * count_parameters(model)
+    widths = {m.out_channels for m in slim.modules() if isinstance(m, torch.nn.Conv2d)}
+    assert all(width % 4 == 0 for width in widths)
+    assert slim(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def _swap(network: Network, images: np.ndarray) -> tuple[Classifier, np.ndarray, ModelSpec]:
+    return network[0], images, network[1]
