@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -40,7 +41,9 @@ def start() -> subprocess.Popen[bytes]:
     )
 
 
-def test_a_killed_step_goes_on_and_ends_with_the_same_models(project: Path) -> None:
+def test_a_killed_step_goes_on_and_ends_with_the_same_models(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     compress.main()
     whole = {name: (project / "data/candidates" / name).read_bytes() for name in MODELS}
     results = json.loads(Path("data/candidates/candidates.json").read_text())
@@ -72,9 +75,9 @@ def test_a_killed_step_goes_on_and_ends_with_the_same_models(project: Path) -> N
             break
         time.sleep(0.05)
     assert process.wait() == -signal.SIGKILL
-    (checkpoint,) = load_settings().home.glob("checkpoints/*/distilled.pt")
-    assert torch.load(checkpoint, weights_only=True)["history"]
-    compress.main()
+    with caplog.at_level(logging.INFO):
+        compress.main()
+    assert "went on from" in caplog.text
     again = {name: (project / "data/candidates" / name).read_bytes() for name in MODELS}
     assert again == whole
 
@@ -119,13 +122,13 @@ def test_an_altered_shard_stops_the_step(project: Path) -> None:
 def test_a_candidate_that_cannot_be_built_is_a_row_with_its_reason(project: Path) -> None:
     path = Path("conf/params.yaml")
     values = YAML().load(path.read_text())
-    values["train"]["grad_clip"] = 1e9
+    values["compress"]["distil"]["temperature"] = 1e-60  # soft targets that overflow
     with open(path, "w") as stream:
         YAML().dump(values, stream)
-    Path("data/tune/best.yaml").write_text("lr: 10.0\noptimizer: adamw\n")
     compress.main()
     results = json.loads(Path("data/candidates/candidates.json").read_text())
     reasons = {row["name"]: row["reason"] for row in results["failed"]}
+    assert set(reasons) == {"distilled", "distilled-int8", "pruned", "pruned-int8"}
     assert "diverged" in reasons["distilled"]
     assert "distilled" in reasons["distilled-int8"]
-    assert "distilled: " not in {row["name"] for row in results["candidates"]}
+    assert [row["name"] for row in results["candidates"]] == ["fp32", "fp32-int8"]
