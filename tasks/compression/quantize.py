@@ -54,7 +54,8 @@ def quantize(source: Path, target: Path, images: Pixels, count: int, seed: int) 
             errors[name] = _error(run_logits(open_session(draft, 1), judges), wanted)
         best = min(errors, key=lambda name: errors[name])
         save(onnx.load(Path(folder, best)), target)
-    log.info("%s: ranges by %s; logit error %s", target.stem, best, errors)
+    tried = ", ".join(f"{method} {error:.4f}" for method, error in errors.items())
+    log.info("%s: ranges by %s (logit error: %s)", target.stem, best, tried)
     return best
 
 

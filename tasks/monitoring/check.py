@@ -50,6 +50,7 @@ class DriftCheck:
 def run_check(settings: Settings, params: Params, now: datetime | None = None) -> DriftCheck:
     """Check the current release's predictions of the last `drift.window_hours`, and record it.
 
+    The window begins after the predictions that started the last training run.
     Writes <home>/drift/<time>.html. Raises BundleError when nothing is promoted or the
     release is broken, ServiceError when the log cannot be read.
     """
@@ -61,6 +62,7 @@ def run_check(settings: Settings, params: Params, now: datetime | None = None) -
     bundle = open_bundle(release.path, settings)
     predictions = open_log(settings.predictions_url)
     try:
+        since = max(since, _acted_upon(predictions, since))
         window = predictions.window(since, until, bundle_digest=bundle.digest)
         result = check_drift(bundle.reference(), window, params.drift, bundle.info.classes)
         report = _report(settings.home / "drift", until, bundle, window, result)
@@ -89,6 +91,12 @@ def _report(
     path = folder / f"{time.astimezone(UTC):%Y%m%dT%H%M%S.%f}Z.html"
     write_report(path, bundle.reference(), window, bundle.info.classes, result)
     return path
+
+
+def _acted_upon(predictions: PredictionLog, default: datetime) -> datetime:
+    """Up to when predictions have led to a training run: they are no news a second time."""
+    trigger = predictions.last_trigger()
+    return trigger.until if trigger is not None else default
 
 
 def should_retrain(

@@ -50,6 +50,8 @@ def test_clean_predictions_start_no_training_and_corrupted_ones_start_one(servic
     before = len(services.flow_runs("train-flow"))
     _send(services, [_corrupted(path) for path in files])
     assert _drift(services) == "drift"
+    assert _drift(services) == "too_few"  # what led to a training run is no news
+    _send(services, [_corrupted(path) for path in files])
     assert _drift(services) == "drift"  # again inside the cooldown: no second training
     time.sleep(3)
     assert len(services.flow_runs("train-flow")) == before + 1
