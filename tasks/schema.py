@@ -208,6 +208,7 @@ class Budget(Section):
     """What may be deployed; null means no limit."""
 
     max_accuracy_drop: Share
+    min_agreement: Share
     max_latency_ms: float | None = Field(gt=0)
     max_size_mb: float | None = Field(gt=0, description="megabytes of the ONNX file")
 

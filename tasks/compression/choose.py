@@ -45,6 +45,12 @@ def misses(candidate: Candidate, fp32: Candidate, budget: Budget) -> list[Miss]:
     if drop > allowed + 1e-9:
         text = f"accuracy drop {drop:.4f} exceeds budget.max_accuracy_drop {allowed:g}"
         found.append(Miss(text, drop - allowed))
+    if candidate.agreement < budget.min_agreement - 1e-9:
+        least = budget.min_agreement
+        text = (
+            f"agreement {candidate.agreement:.4f} with fp32 is below budget.min_agreement {least:g}"
+        )
+        found.append(Miss(text, least - candidate.agreement))
     if budget.max_latency_ms is not None and candidate.latency_ms > budget.max_latency_ms:
         limit = budget.max_latency_ms
         text = f"latency {candidate.latency_ms:.3g} ms exceeds budget.max_latency_ms {limit:g}"

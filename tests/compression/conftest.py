@@ -84,6 +84,7 @@ def _write_params(root: Path) -> None:
     values["compress"]["quantize"]["calibration_images"] = 64
     values["compress"]["latency_runs"] = 20
     values["budget"]["max_accuracy_drop"] = 0.5
+    values["budget"]["min_agreement"] = 0.0
     (root / "conf").mkdir()
     with open(root / "conf/params.yaml", "w") as stream:
         yaml.dump(values, stream)

@@ -27,7 +27,9 @@ def candidate(name: str, accuracy: float, latency: float, size: int, **values: A
 
 
 def budget(drop: float = 0.01, latency: float | None = None, size: float | None = None) -> Budget:
-    return Budget(max_accuracy_drop=drop, max_latency_ms=latency, max_size_mb=size)
+    return Budget(
+        max_accuracy_drop=drop, min_agreement=0.0, max_latency_ms=latency, max_size_mb=size
+    )
 
 
 FP32 = candidate("fp32", 0.98, 10.0, 4_000_000)

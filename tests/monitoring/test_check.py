@@ -159,3 +159,18 @@ def test_two_checks_at_once_retrain_once(settings, params, digits_bundle, random
     for thread in threads:
         thread.join()
     assert sorted(answers) == [False, True]
+
+
+def test_predictions_that_started_a_training_run_are_not_judged_again(
+    settings: Settings, params: Params, digits_bundle: Bundle, random_300: np.ndarray
+) -> None:
+    releases.publish(digits_bundle, 1, settings)
+    log_predictions(settings, digits_bundle, 255 - random_300)
+    check = run_check(settings, params, NOW)
+    assert check.outcome == "drift"
+    log = open_log(settings.predictions_url)
+    log.record_trigger(check.id, "run")
+    log.close()
+    assert run_check(settings, params, NOW + timedelta(minutes=1)).outcome == "too_few"
+    log_predictions(settings, digits_bundle, random_300, hours_ago=-0.5)
+    assert run_check(settings, params, NOW + timedelta(hours=1)).outcome == "no_drift"
