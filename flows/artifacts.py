@@ -28,7 +28,9 @@ def publish(result: LoopResult) -> None:
     create_link_artifact(result.report.resolve().as_uri(), key="report", link_text="report.html")
     if (run := result.outcome.run_page) is not None:
         create_link_artifact(run, key="mlflow-run", link_text="The run in MLflow")
-        create_image_artifact(_file_of(run, "plots/pareto.png"), key="pareto", description="Pareto")
+        create_image_artifact(
+            _file_of(run, "compression/pareto.png"), key="pareto", description="Pareto"
+        )
 
 
 def _metrics(result: LoopResult) -> list[dict[str, object]]:

@@ -17,7 +17,7 @@ from tasks.compression.build import FP32, Context, build_all
 from tasks.compression.candidates import Candidate, Failure, Results
 from tasks.compression.choose import choose
 from tasks.compression.measure import choose_threads, eager_run, measure_latency, onnx_run
-from tasks.compression.pareto import as_text, table, write_csv, write_page
+from tasks.compression.pareto import as_text, table, write_csv, write_image, write_page
 from tasks.data.shards import Shards, open_shards
 from tasks.errors import CompressionError, TrainingError
 from tasks.files import sha256, sha256_json, write_directory, write_json
@@ -140,6 +140,7 @@ def write(results: Results, built: Path) -> None:
             shutil.copyfile(built / candidate.file, directory / candidate.file)
         write_json(directory / "candidates.json", results.model_dump())
         write_page(directory / "pareto.html", results)
+        write_image(directory / "pareto.png", results)
 
     write_directory(CANDIDATES, fill)
     write_json(METRICS, metrics(results))
@@ -170,7 +171,7 @@ def record(run: RunLog, results: Results, params: Params) -> None:
     values = metrics(results)
     run.metrics({f"compress.{k}": v for k, v in values.items() if not isinstance(v, str)})
     run.tags({"candidate": results.chosen})
-    for name in ("candidates.json", "pareto.html"):
+    for name in ("candidates.json", "pareto.html", "pareto.png"):
         run.file(CANDIDATES / name, "compression")
     run.file(PLOT, "plots")
     run.finish()

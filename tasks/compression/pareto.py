@@ -54,6 +54,26 @@ def write_page(path: Path, results: Results) -> None:
     write_text(path, figure.to_html(include_plotlyjs=True, div_id="pareto"))
 
 
+def write_image(path: Path, results: Results) -> None:
+    """The scatter plot as PNG, for the pages that show no HTML."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for verdict, colour in _COLOURS.items():
+        group = [c for c in results.candidates if c.verdict == verdict]
+        latencies, accuracies = [c.latency_ms for c in group], [c.accuracy for c in group]
+        axes.scatter(latencies, accuracies, s=60, color=colour, label=verdict)
+        for c in group:
+            place = (c.latency_ms, c.accuracy)
+            axes.annotate(c.name, place, xytext=(6, 4), textcoords="offset points")
+    axes.set(xlabel="latency at batch 1, ms (median)", ylabel="validation accuracy")
+    axes.set_title(f"Candidates: {results.chosen} chosen")
+    axes.legend()
+    with atomic_write(path) as stream:
+        figure.savefig(stream, format="png", dpi=120)
+
+
 def _row(candidate: Candidate, front: bool) -> list[str]:
     return [
         candidate.name + ("*" if front else ""),
