@@ -177,3 +177,11 @@ def _wait_for(log: Path, text: str, process: subprocess.Popen[bytes]) -> None:
         assert process.poll() is None, log.read_text(errors="replace")
         assert time.monotonic() < deadline, log.read_text(errors="replace")
         time.sleep(0.5)
+
+
+@pytest.fixture
+def another_clone(tmp_path: Path) -> Clone:
+    """A second fresh clone with the short parameters, with its own cache and state."""
+    root = tmp_path / "another"
+    root.mkdir()
+    return make_clone(root, SHORT)
