@@ -22,7 +22,7 @@ _FAILURE_LINES = 12
 # What DVC says at every stage and nobody needs to read in a log.
 _NOISE = re.compile(
     r"Stage '.*' didn't change, skipping|(Generating|Updating) lock file|To track the changes|"
-    r"\tgit add|To enable auto staging|\tdvc config core.autostage|Use `dvc push`|> \.venv/bin|"
+    r"\tgit add|To enable auto staging|\tdvc config core.autostage|Use `dvc push`|> |"
     r"Data and pipelines are up to date"
 )
 
