@@ -60,16 +60,15 @@ def run_loop(overrides: Mapping[str, object] | None = None, call: Call = directl
 
 
 def rebuild(workspace: Workspace, settings: Settings, call: Call) -> list[str]:
-    """Bring every milestone up to date; gives the stages that had changed."""
-    changed = call("status", changed_stages, workspace, MILESTONES[-1], settings)
-    if not changed:
+    """Bring every milestone up to date; gives the stages that ran."""
+    if not call("status", changed_stages, workspace, MILESTONES[-1], settings):
         log.info("every stage is up to date")
         return []
-    log.info("changed: %s", ", ".join(changed))
+    ran: list[str] = []
     with forwarding(settings):
         for milestone in MILESTONES:
-            call(milestone, repro, workspace, milestone, settings)
-    return changed
+            ran += call(milestone, repro, workspace, milestone, settings)
+    return ran
 
 
 @contextmanager

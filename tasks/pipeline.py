@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,12 +14,14 @@ from filelock import FileLock, Timeout
 
 from tasks.errors import PipelineError
 from tasks.params import Settings
-from tasks.step import NESTED_LOG
+from tasks.step import NESTED_LOG, die_with_parent
 from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
 _FAILURE_LINES = 12
+_BUSY_SECONDS = 120
+_RUNNING = re.compile(r"Running stage '(.*)':")
 # What DVC says at every stage and nobody needs to read in a log.
 _NOISE = re.compile(
     r"Stage '.*' didn't change, skipping|(Generating|Updating) lock file|To track the changes|"
@@ -44,14 +47,20 @@ def exclusive(settings: Settings) -> Iterator[None]:
 
 
 def changed_stages(workspace: Workspace, target: str, settings: Settings) -> list[str]:
-    """The stages up to `target` that a `dvc repro` would look at again; [] means up to date."""
-    command = [sys.executable, "-m", "dvc", "status", "--json", "--with-deps", target]
-    done = subprocess.run(
-        command, cwd=workspace.root, env=_environment(settings), capture_output=True, text=True
-    )
-    if done.returncode != 0:
-        raise PipelineError(f"dvc status failed: {_last_lines(done.stderr.splitlines())}")
-    return sorted(json.loads(done.stdout or "{}"))
+    """The stages up to `target` that a `dvc repro` would look at again; [] means up to date.
+
+    Waits while another DVC process is at work in the workspace. Raises PipelineError.
+    """
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        with _dvc(["status", "--json", "--with-deps", target], workspace, settings) as process:
+            output, errors = process.communicate()
+        if process.returncode == 0:
+            return sorted(json.loads(output or "{}"))
+        if "is being blocked by" not in errors or time.monotonic() > deadline:
+            raise PipelineError(f"dvc status failed: {_last_lines(errors.splitlines())}")
+        log.info("another DVC process is at work here; waiting for it to end")
+        time.sleep(2)
 
 
 def repro(
@@ -59,35 +68,52 @@ def repro(
     milestone: str,
     settings: Settings,
     on_line: Callable[[str], None] = log.info,
-) -> None:
+) -> list[str]:
     """Bring `milestone` (a stage of dvc.yaml) up to date; each output line goes to `on_line`.
 
-    Raises PipelineError with the last lines of the stage that failed.
+    Gives the stages that ran; the others were up to date or taken from the cache. Raises
+    PipelineError with the last lines of the stage that failed.
     """
-    command = [sys.executable, "-m", "dvc", "repro", milestone]
     lines: list[str] = []
-    process = subprocess.Popen(
-        command,
-        cwd=workspace.root,
-        env=_environment(settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-    try:
+    with _dvc(["repro", milestone], workspace, settings, errors=subprocess.STDOUT) as process:
         for line in process.stdout or ():
             if (line := line.rstrip()) and not _NOISE.match(line):
                 lines.append(line)
                 on_line(line)
-        code = process.wait()
+    if process.returncode != 0:
+        raise PipelineError(f"`dvc repro {milestone}` failed:\n  {_last_lines(lines)}")
+    return [match[1] for line in lines if (match := _RUNNING.match(line))]
+
+
+@contextmanager
+def _dvc(
+    arguments: list[str], workspace: Workspace, settings: Settings, errors: int = subprocess.PIPE
+) -> "Iterator[subprocess.Popen[str]]":
+    """A DVC process that ends when this one does, killed or not; its steps end with it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tasks.pipeline", *arguments],
+        cwd=workspace.root,
+        env=_environment(settings),
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        errors="replace",
+    )
+    try:
+        yield process
+        process.wait()
     except BaseException:
-        # The steps end themselves when DVC, their parent, is gone (tasks/step.py).
         process.terminate()
         process.wait()
         raise
-    if code != 0:
-        raise PipelineError(f"`dvc repro {milestone}` failed:\n  {_last_lines(lines)}")
+
+
+def main() -> None:
+    """Be `dvc` with the given arguments for as long as the parent process lives."""
+    from dvc.cli import main as dvc
+
+    die_with_parent()
+    sys.exit(dvc(sys.argv[1:]))
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -108,3 +134,7 @@ def _last_lines(lines: list[str]) -> str:
         if line.startswith("error: "):
             return "\n  ".join(kept[index : index + 3 * _FAILURE_LINES])
     return "\n  ".join(kept[-_FAILURE_LINES:])
+
+
+if __name__ == "__main__":
+    main()

@@ -122,7 +122,7 @@ def test_flows_without_their_server_say_how_to_start_it(
 ) -> None:
     env = {**clone.env, "PREFECT_API_URL": "http://127.0.0.1:9/api"}
     done = type(clone)(clone.root, env).run("visionloop", "doctor")
-    assert "make up" in done.stdout
+    assert "visionloop up" in done.stdout
 
 
 def _set(clone: Any, values: dict[str, object]) -> None:
@@ -131,5 +131,6 @@ def _set(clone: Any, values: dict[str, object]) -> None:
     from tasks.params import apply_overrides, read_yaml
 
     path = clone.root / "conf" / "params.yaml"
+    changed = apply_overrides(read_yaml(path), values)
     with open(path, "w", encoding="utf-8") as stream:
-        YAML().dump(apply_overrides(read_yaml(path), values), stream)
+        YAML().dump(changed, stream)

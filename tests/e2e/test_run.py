@@ -15,14 +15,10 @@ def test_the_first_run_promotes_a_model_that_agrees_with_fp32(first_run: dict[st
     assert measured["accuracy_low"] < measured["accuracy"] < measured["accuracy_high"]
     assert measured["accuracy"] > 0.9  # the short training; `make demo` reaches more
     assert measured["agreement_with_fp32"] > 0.93
-    assert first_run["registry"] | {"run_url": None, "reasons": []} == {
-        "version": 1,
-        "created": True,
-        "alias": "champion",
-        "promoted": True,
-        "reasons": [],
-        "run_url": None,
-    }
+    registry = first_run["registry"]
+    assert (registry["version"], registry["alias"]) == (1, "champion")
+    assert registry["created"]
+    assert registry["promoted"]
 
 
 def test_a_rerun_with_nothing_changed_does_nothing(clone: Any, first_run: dict[str, Any]) -> None:

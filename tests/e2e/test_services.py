@@ -60,7 +60,7 @@ def test_clean_predictions_start_no_training_and_corrupted_ones_start_one(servic
 def _drift(services: Any) -> str:
     services.clone.check("prefect", "deployment", "run", "drift-flow/nightly", "--watch")
     status = services.clone.json("visionloop", "status", "--json")
-    outcome: str = status["last_drift"]["outcome"]
+    outcome: str = status["last_drift_check"]["outcome"]
     return outcome
 
 
@@ -117,7 +117,7 @@ def test_rollback_changes_what_is_served_without_a_failed_request(services: Any)
 def _wait_for_version(services: Any, wanted: Any) -> int:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        version: int = httpx.get(f"{services.model}/v1/model", timeout=10).json()["version"]
+        version: int = httpx.get(f"{services.model}/v1/model", timeout=10).json()["model_version"]
         if wanted(version):
             return version
         time.sleep(0.5)
