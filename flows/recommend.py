@@ -80,8 +80,11 @@ def _size(found: Survey, preset: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def _train(found: Survey, preset: Mapping[str, Any]) -> Changes:
-    """More images: a wider model, larger batches, fewer epochs."""
-    scale = [(2_000, 16, 32, 40, 20), (10_000, 16, 64, 24, 12), (30_000, 24, 128, 15, 8)]
+    """More images: a wider model, larger batches, fewer epochs.
+
+    Small sets take small batches: what a network from scratch needs first is enough steps.
+    """
+    scale = [(2_000, 16, 16, 60, 20), (10_000, 16, 64, 24, 12), (30_000, 24, 128, 15, 8)]
     fitting = [row for limit, *row in scale if found.images <= limit]
     width, batch, epochs, tuning = fitting[0] if fitting else (32, 128, 10, 5)
     photos = found.long_side > _SMALL_SIDE

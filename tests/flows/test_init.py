@@ -38,7 +38,7 @@ def test_photographs_of_many_shapes(repository, visionloop, photo_folder):
     params = load_params()
     assert params.ingest.path == str(photo_folder)
     assert params.validate_.labels == ["flower", "temple"]
-    assert (params.prepare.size, params.prepare.resize) == (96, "letterbox")
+    assert (params.prepare.size, params.prepare.resize) == (64, "letterbox")
     assert params.train.augment.flip is True
     assert params.train.batch_size == 32
 
