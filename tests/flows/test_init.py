@@ -40,7 +40,7 @@ def test_photographs_of_many_shapes(repository, visionloop, photo_folder):
     assert params.validate_.labels == ["flower", "temple"]
     assert (params.prepare.size, params.prepare.resize) == (64, "letterbox")
     assert params.train.augment.flip is True
-    assert params.train.batch_size == 32
+    assert params.train.batch_size == 16
 
 
 def test_small_square_scans(repository, visionloop, digit_folder):
