@@ -13,6 +13,9 @@ from prefect.artifacts import (
 )
 
 from flows.summary import LoopResult
+from tasks.errors import ServiceError
+from tasks.params import load_settings
+from tasks.registry.register import run_page
 
 
 def publish(result: LoopResult) -> None:
@@ -25,12 +28,21 @@ def publish(result: LoopResult) -> None:
         key="confusion-matrix",
         description="Rows: actual class; columns: predicted class",
     )
-    create_link_artifact(result.report.resolve().as_uri(), key="report", link_text="report.html")
-    if (run := result.outcome.run_page) is not None:
+    if (run := _run_page(result)) is not None:
+        report = f"{run}/artifacts/evaluation/report.html"
+        create_link_artifact(report, key="report", link_text="The evaluation report")
         create_link_artifact(run, key="mlflow-run", link_text="The run in MLflow")
         create_image_artifact(
             _file_of(run, "compression/pareto.png"), key="pareto", description="Pareto"
         )
+
+
+def _run_page(result: LoopResult) -> str | None:
+    """The MLflow page of the training run, if MLflow is there to show it."""
+    try:
+        return run_page(result.bundle.info.lineage.run_key, load_settings())
+    except ServiceError:
+        return None
 
 
 def _metrics(result: LoopResult) -> list[dict[str, object]]:

@@ -12,10 +12,12 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
+from flows.logs import log_to_prefect
 from tasks.errors import ServiceError
 from tasks.monitoring.check import DriftCheck, run_check, should_retrain
 from tasks.params import Settings, load_params, load_settings
 from tasks.predictions import open_log
+from tasks.registry.register import run_page
 from tasks.registry.server import temporary_server
 from tasks.registry.sync import sync_all
 from tasks.schema import Params
@@ -32,17 +34,22 @@ def drift_flow() -> dict[str, Any]:
     Too few predictions is an outcome of its own. A second check inside the cooldown does not
     start a second training run.
     """
+    log_to_prefect()
     settings, params = load_settings(), load_params()
     check = task(name="check", task_run_name="check")(run_check)(settings, params)
-    task(name="track", task_run_name="track")(track)(check, settings)
+    page = task(name="track", task_run_name="track")(track)(check, settings)
     triggered, reason = task(name="react", task_run_name="react")(react)(check, settings, params)
-    _publish(check, reason)
+    _publish(check, reason, page)
     return check.as_dict() | {"training_run": triggered, "reason": reason}
 
 
-def track(check: DriftCheck, settings: Settings) -> None:
-    """Record the check and its report in MLflow; one that is down gets them later."""
-    run = open_run(f"drift-{check.time:%Y%m%dt%H%M%S%f}", f"drift {check.time:%Y-%m-%d %H:%M}")
+def track(check: DriftCheck, settings: Settings) -> str | None:
+    """Record the check and its report in MLflow; one that is down gets them later.
+
+    Gives the MLflow page of the record.
+    """
+    key = f"drift-{check.time:%Y%m%dt%H%M%S%f}"
+    run = open_run(key, f"drift {check.time:%Y-%m-%d %H:%M}")
     run.tags({"outcome": check.outcome, "model_version": str(check.model_version)})
     run.metrics({f"distance.{_safe(f.name)}": f.distance for f in check.result.features})
     if check.report is not None:
@@ -51,8 +58,10 @@ def track(check: DriftCheck, settings: Settings) -> None:
     try:
         with temporary_server(settings) as reachable:
             sync_all(reachable)
+            return run_page(key, reachable)
     except ServiceError as error:
         log.warning("the drift report is not in MLflow yet: %s", error)
+        return None
 
 
 def react(check: DriftCheck, settings: Settings, params: Params) -> tuple[str | None, str]:
@@ -79,7 +88,7 @@ def _start_training(check: DriftCheck) -> object:
     return run_deployment(TRAINING, timeout=0, as_subflow=False, idempotency_key=key)
 
 
-def _publish(check: DriftCheck, reason: str) -> None:
+def _publish(check: DriftCheck, reason: str, page: str | None) -> None:
     lines = [f"**{check.outcome}**: {reason}", ""]
     if check.result.features:
         lines += ["| feature | distance | p-value | drifted |", "| --- | --- | --- | --- |"]
@@ -88,9 +97,9 @@ def _publish(check: DriftCheck, reason: str) -> None:
             for f in sorted(check.result.features, key=lambda f: -f.distance)
         ]
     create_markdown_artifact("\n".join(lines), key="drift", description="Drift check")
-    if check.report is not None:
-        uri = check.report.resolve().as_uri()
-        create_link_artifact(uri, key="drift-report", link_text="Evidently report")
+    if check.report is not None and page is not None:
+        report = f"{page}/artifacts/{check.report.name}"
+        create_link_artifact(report, key="drift-report", link_text="Evidently report")
 
 
 def _safe(name: str) -> str:

@@ -28,7 +28,6 @@ class Outcome:
     promoted: bool
     reasons: tuple[str, ...]
     url: str | None
-    run_page: str | None = None
     decision: Decision | None = None
 
     @classmethod
@@ -49,7 +48,6 @@ class Outcome:
             promoted=promotion.changed,
             reasons=tuple(promotion.reason.split("; ")),
             url=registered.url,
-            run_page=registered.run_page,
             decision=decision,
         )
 
@@ -112,7 +110,7 @@ def show(result: LoopResult, console: Console) -> None:
     """Print the one summary of a run."""
     console.print(Panel(_overview(result), title="Visionloop", expand=False))
     console.print(_models(result))
-    console.print(_next(result))
+    console.print(_next(result), soft_wrap=True)
 
 
 def show_drift(check: DriftCheck, console: Console) -> None:

@@ -7,6 +7,7 @@ from prefect import flow, task
 from pydantic import JsonValue
 
 from flows.artifacts import publish
+from flows.logs import log_to_prefect
 from flows.loop import run_loop
 
 P = ParamSpec("P")
@@ -28,6 +29,7 @@ def train_flow(overrides: dict[str, JsonValue] | None = None) -> dict[str, Any]:
     `overrides` are dotted keys of conf/params.yaml for this run alone, as
     {"train.lr": 0.01}; a wrong key or value fails the run before anything is done.
     """
+    log_to_prefect()
     result = run_loop(overrides or {}, call=as_prefect_task)
     publish(result)
     return result.as_json()

@@ -42,8 +42,6 @@ class Registered:
     created: bool
     run_id: str | None
     url: str
-    run_page: str | None
-    """The MLflow page of the training run."""
 
 
 def register(bundle: Bundle, settings: Settings) -> Registered:
@@ -57,9 +55,7 @@ def register(bundle: Bundle, settings: Settings) -> Registered:
         run_id = run_id_of(bundle.info.lineage.run_key, settings)
         found = find_version(bundle.digest, client)
         version = found or _create(bundle, run_id, client)
-        run_page = run_id and _run_page(run_id, client, settings)
-    url = version_url(version, settings)
-    return Registered(version, found is None, run_id, url, run_page)
+    return Registered(version, found is None, run_id, version_url(version, settings))
 
 
 def find_version(digest: str, client: "MlflowClient") -> int | None:
@@ -74,8 +70,12 @@ def version_url(version: int, settings: Settings) -> str:
     return f"{public_address(settings)}/#/models/{MODEL_NAME}/versions/{version}"
 
 
-def _run_page(run_id: str, client: "MlflowClient", settings: Settings) -> str:
-    experiment = client.get_run(run_id).info.experiment_id
+def run_page(key: str, settings: Settings) -> str | None:
+    """The MLflow page of a recorded run; None when MLflow does not have it."""
+    run_id = run_id_of(key, settings)
+    if run_id is None:
+        return None
+    experiment = connect(settings).get_run(run_id).info.experiment_id
     return f"{public_address(settings)}/#/experiments/{experiment}/runs/{run_id}"
 
 
