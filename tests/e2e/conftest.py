@@ -83,16 +83,20 @@ def free_port() -> int:
 
 
 def make_clone(root: Path, overrides: Mapping[str, object]) -> Clone:
-    """Copy what git has (and what is about to be added), with parameters of its own."""
+    """Copy what git has (and what is about to be added), with the quickstart's parameters.
+
+    What a user's own runs left in the tree (dvc.lock, another params.yaml) stays behind.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
+        if (ROOT / name).is_file() and name != "dvc.lock":
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
     (root / ".venv").symlink_to(sys.prefix, target_is_directory=True)
+    shutil.copy2(root / "conf" / "presets" / "quickstart.yaml", root / "conf" / "params.yaml")
     set_params(root, overrides)
     ours = ("VISIONLOOP_", "PREFECT_", "MLFLOW_")
     env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
