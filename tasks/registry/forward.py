@@ -155,21 +155,26 @@ def _metrics(events: list[Event], start: int) -> "list[Metric]":
 
 
 def _params(events: list[Event], start: int) -> "tuple[list[Param], list[RunTag]]":
-    """New parameters. MLflow's cannot change: a later value becomes the tag `latest.<name>`."""
+    """New parameters, each once: MLflow refuses a batch that repeats one, as a resumed step does.
+
+    MLflow's cannot change: a later value becomes the tag `latest.<name>`.
+    """
     from mlflow.entities import Param, RunTag
 
     first: dict[str, str] = {}
-    params, changed = [], []
+    params: dict[str, Param] = {}
+    changed: dict[str, RunTag] = {}
     for event in events:
         if event["type"] != "params":
             continue
         for name, value in event["values"].items():
             name, text = _name(name), str(value)[:_PARAM_LENGTH]
             if first.setdefault(name, text) != text and event["n"] >= start:
-                changed.append(RunTag(f"latest.{name}"[:_NAME_LENGTH], text[:_TAG_LENGTH]))
+                tag = f"latest.{name}"[:_NAME_LENGTH]
+                changed[tag] = RunTag(tag, text[:_TAG_LENGTH])
             elif event["n"] >= start:
-                params.append(Param(name, text))
-    return params, changed
+                params[name] = Param(name, text)
+    return list(params.values()), list(changed.values())
 
 
 def _tags(pending: list[Event]) -> "list[RunTag]":

@@ -148,6 +148,18 @@ def test_odd_names_long_values_and_changed_params_do_not_stop_the_outbox(
     assert (data.params["lr"], data.tags["latest.lr"]) == ("0.1", "0.2")
 
 
+def test_a_step_that_was_killed_and_run_again_may_record_its_params_twice(
+    settings: Settings, client: MlflowClient
+) -> None:
+    run = open_run("train-1", "train", settings=settings)
+    for rate in (0.1, 0.1, 0.2, 0.3):
+        run.params({"lr": rate, "epochs": 3})
+    sync_all(settings)
+    data = _runs(client)["train"].data
+    assert (data.params["lr"], data.params["epochs"]) == ("0.1", "3")
+    assert data.tags["latest.lr"] == "0.3"
+
+
 @contextmanager
 def _failing_proxy(target: str, connections: int, port: int) -> Iterator[str]:
     """A way to the server that breaks after so many connections, in the middle of an answer."""
