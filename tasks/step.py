@@ -1,8 +1,8 @@
 """How every pipeline step is started: `python -m tasks.…`, from `dvc repro` or by hand.
 
 `run_step` sets up logging, turns a user's mistake into one clear line and an exit code,
-and ends the process when its parent dies: a step orphaned by a killed `dvc repro` must
-not go on writing beside the run that replaces it.
+and keeps a step that a killed `dvc repro` left behind from writing beside the run that
+replaces it: the orphan ends itself, and the new step waits until it has.
 """
 
 import errno
@@ -11,12 +11,20 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from tasks.errors import VisionloopError
 
 NESTED_LOG = "VISIONLOOP_NESTED_LOG"
+_LOCK = Path("data/.step.lock")
 _POLL_SECONDS = 0.5
+_ORPHAN = 143  # as if ended by SIGTERM
+
+log = logging.getLogger(__name__)
 
 
 def run_step(main: Callable[[], None]) -> None:
@@ -24,7 +32,8 @@ def run_step(main: Callable[[], None]) -> None:
     configure_logging()
     die_with_parent()
     try:
-        main()
+        with _alone():
+            main()
     except VisionloopError as error:
         sys.exit(_fail(str(error), error.exit_code))
     except OSError as error:
@@ -33,6 +42,22 @@ def run_step(main: Callable[[], None]) -> None:
         sys.exit(_fail(_disk_full(error), 4))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the workspace's steps; DVC runs one at a time, so another one here is an orphan."""
+    _LOCK.parent.mkdir(exist_ok=True)
+    lock = FileLock(_LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("a step of an earlier run is still at work here; waiting for it to end")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def configure_logging(level: int = logging.INFO) -> None:
@@ -57,11 +82,23 @@ def _disk_full(error: OSError) -> str:
 
 def die_with_parent() -> None:
     """End this process, at once, when its parent is gone (a step, or a step's worker)."""
+    if _orphaned():
+        os._exit(_ORPHAN)
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(_POLL_SECONDS)
-        os._exit(143)
+        os._exit(_ORPHAN)
 
     threading.Thread(target=watch, daemon=True, name="die-with-parent").start()
+
+
+def _orphaned() -> bool:
+    """Whether the parent ended while this process was still importing.
+
+    A child shares its parent's session unless it leads one; what adopts orphans (init) is in
+    another.
+    """
+    own = os.getsid(0)
+    return own != os.getpid() and own != os.getsid(os.getppid())

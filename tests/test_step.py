@@ -90,6 +90,53 @@ def test_a_step_ends_when_its_parent_is_killed():
     pytest.fail("the step outlived its parent by 30 seconds")
 
 
+SLOW_CHILD = """
+import os, time
+print(os.getpid(), flush=True)
+while os.getppid() == parent:
+    time.sleep(0.02)
+from tasks.step import run_step
+run_step(lambda: open("written", "w").close())
+"""
+
+
+def test_a_step_whose_parent_is_killed_while_it_imports_does_nothing(tmp_path):
+    body = "import os; parent = os.getppid()" + SLOW_CHILD
+    command = [sys.executable, "-c", PARENT, body]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as parent:
+        step = int(parent.stdout.readline())
+        parent.kill()
+    for _ in range(300):
+        if not alive(step):
+            break
+        time.sleep(0.1)
+    assert not alive(step)
+    assert not (tmp_path / "written").exists()
+
+
+HOLDER = """
+import time
+from tasks.step import run_step
+def main():
+    print("working", flush=True)
+    time.sleep(2)
+    open("first", "w").close()
+run_step(main)
+"""
+
+
+def test_a_step_waits_for_the_one_that_an_earlier_run_left_behind(tmp_path):
+    """Its leftovers must not be removed, nor its outputs replaced, under its hands."""
+    command = [sys.executable, "-c", HOLDER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as first:
+        assert first.stdout.readline() == "working\n"
+        body = "import os\nrun_step(lambda: print(os.path.exists('first')))"
+        second = [sys.executable, "-c", PRELUDE + body]
+        done = subprocess.run(second, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "True\n"
+    assert "waiting for it to end" in done.stderr
+
+
 def alive(process: int) -> bool:
     try:
         with open(f"/proc/{process}/stat") as stream:
