@@ -10,7 +10,6 @@ shown beside them. Needs a finished run (`make demo`).
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,8 @@ from pathlib import Path
 from statistics import median
 
 import httpx
+
+from tasks.ports import free_port
 
 BIN = Path(sys.executable).parent
 FLOW = "from flows.train import train_flow; train_flow()"
@@ -50,9 +51,7 @@ def main() -> None:
 @contextmanager
 def prefect_server() -> Iterator[Mapping[str, str]]:
     """Start a Prefect server of its own; gives the environment that points to it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory() as home:
         api = f"http://127.0.0.1:{port}/api"
         environment = {**os.environ, "PREFECT_HOME": home, "PREFECT_API_URL": api}

@@ -23,9 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.processes import running
-from flows.services import holder, is_free, services
+from flows.services import services
 from tasks.errors import VisionloopError
 from tasks.params import Settings, load_params, load_settings
+from tasks.ports import holder, is_free
 
 Status = Literal["ok", "warn", "fail"]
 

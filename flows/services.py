@@ -1,17 +1,15 @@
-"""The three servers of a Visionloop machine: where they are, and who holds their ports.
+"""The three servers of a Visionloop machine, and where they are.
 
 Addresses come from the environment, and Prefect's from `[tool.prefect]` in pyproject.toml,
 so that `prefect …` in the repository and Visionloop always mean the same server.
 """
 
 import os
-import socket
 import tomllib
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import httpx
-import psutil
 
 from tasks.errors import ServiceError
 from tasks.params import Settings
@@ -84,39 +82,3 @@ def _service(name: str, url: str, health: str, variable: str, suffix: str) -> Se
     port = parts.port or _DEFAULT_PORTS[parts.scheme]
     move = f"{variable}={parts.scheme}://{parts.hostname}:{port + 1}{suffix}"
     return Service(name, url, health, parts.hostname, port, move)
-
-
-def is_free(host: str, port: int) -> bool:
-    """Whether a server could listen on the port now."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        # As servers do: a port whose last connections are still closing is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
-
-
-def holder(port: int) -> str:
-    """Who listens on the port, as "name (pid 1, command line)"; needs no special rights."""
-    try:
-        connections = psutil.net_connections("tcp")
-    except psutil.AccessDenied:  # macOS shows other users' connections to root only
-        return "another process"
-    for connection in connections:
-        if connection.status != psutil.CONN_LISTEN or connection.pid is None:
-            continue
-        if connection.laddr and connection.laddr.port == port:
-            return _describe(connection.pid)
-    return "another process"
-
-
-def _describe(pid: int) -> str:
-    try:
-        process = psutil.Process(pid)
-        command = " ".join(process.cmdline())
-        return f"{process.name()} (pid {pid}, {command[:80].strip()})"
-    except psutil.Error:
-        return f"pid {pid}"

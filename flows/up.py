@@ -20,10 +20,11 @@ from honcho.printer import Message
 from rich.console import Console
 
 from flows.processes import MARK, ask_to_end, clear_earlier, end_marked, state_file, write_state
-from flows.services import Service, holder, is_free, prefect_api_url, services
+from flows.services import Service, prefect_api_url, services
 from flows.worker import POOL
 from tasks.errors import ServiceError
 from tasks.params import Settings
+from tasks.ports import holder, is_free
 
 _LAST_LINES = 15
 _STARTUP_SECONDS = 120  # then it is said what is waited for

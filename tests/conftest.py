@@ -4,7 +4,6 @@ import io
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ from tasks.bundle import (
 )
 from tasks.params import Settings
 from tasks.pixels import STATISTICS, fit, statistics
+from tasks.ports import free_port
 
 SIZE = 8
 HELD_OUT = 1200  # images from here on were not trained on
@@ -123,9 +123,7 @@ def postgres_server() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="visionloop-postgres-"))
     if user:
         shutil.chown(folder, user)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     def control(*command: str) -> None:
         path = str(binaries[-1].with_name(command[0]))

@@ -7,7 +7,6 @@ a free port for the length of a block, so that nothing need be running to train 
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,10 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import psutil
-
 from tasks.errors import ServiceError
 from tasks.params import Settings
+from tasks.ports import free_port, holder
 from tasks.registry.connection import LOOPBACK, probe, unreachable
 from tasks.registry.locks import held
 
@@ -89,27 +87,13 @@ def wait_until_ready(
         time.sleep(0.1)
 
 
-def port_holder(port: int) -> str:
-    """The process that listens on a local port, as "name (pid 1)"."""
-    try:
-        connections = psutil.net_connections("tcp")
-        owners = [
-            connection.pid
-            for connection in connections
-            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,)
-        ]
-        return f"{psutil.Process(owners[0]).name()} (pid {owners[0]})"
-    except (psutil.Error, IndexError):
-        return "a process of another user"
-
-
 @contextmanager
 def _private_server(settings: Settings) -> Iterator[str]:
     directory = settings.home / "mlflow"
     journal = directory / "private-server.log"
     # One start at a time: two servers share SQLite well, but not its first migration.
     with held(directory / ".start.lock", START_SECONDS, "another MLflow server is starting"):
-        port = _free_port()
+        port = free_port()
         address = f"http://127.0.0.1:{port}"
         log.info("no MLflow server at %s; starting a private one", settings.tracking_uri)
         process = _start(mlflow_server_command(settings, "127.0.0.1", port), journal)
@@ -165,17 +149,11 @@ def _tail(journal: Path, lines: int = 10) -> str:
     return "\n".join(journal.read_text(errors="replace").splitlines()[-lines:])
 
 
-def _free_port() -> int:
-    with socket.socket() as probe_socket:
-        probe_socket.bind(("127.0.0.1", 0))
-        return int(probe_socket.getsockname()[1])
-
-
 def _occupied(uri: str) -> str:
     parts = urlsplit(uri)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    holder = f", held by {port_holder(port)}," if parts.hostname in LOOPBACK else ""
+    held_by = f", held by {holder(port)}," if parts.hostname in LOOPBACK else ""
     return (
-        f"port {port} of {uri}{holder} does not answer as MLflow; stop what listens there, or set "
+        f"port {port} of {uri}{held_by} does not answer as MLflow; stop what listens there, or set "
         f"MLFLOW_TRACKING_URI (for example http://127.0.0.1:{port + 1} with `make up`)"
     )

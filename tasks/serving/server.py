@@ -4,11 +4,11 @@ import errno
 import logging
 import socket
 
-import psutil
 import uvicorn
 
 from tasks.errors import ServiceError
 from tasks.params import Settings
+from tasks.ports import holder
 from tasks.schema import Params
 from tasks.serving.app import create_app
 
@@ -53,22 +53,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 def _explain(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use{_holder(port)}; set VISIONLOOP_PORT to another"
+        return f"port {port} on {host} is held by {holder(port)}; set VISIONLOOP_PORT to another"
     if error.errno == errno.EACCES:
         return (
             f"port {port} needs more rights than this user has; set VISIONLOOP_PORT to 1024 or more"
         )
     return f"cannot listen on {host}:{port}: {error}; set VISIONLOOP_HOST and VISIONLOOP_PORT"
-
-
-def _holder(port: int) -> str:
-    """Who listens on the port, as far as this user may know."""
-    try:
-        for connection in psutil.net_connections("tcp"):
-            address = connection.laddr
-            listens = connection.status == psutil.CONN_LISTEN and address and address.port == port
-            if listens and connection.pid is not None:
-                return f" by {psutil.Process(connection.pid).name()} (process {connection.pid})"
-    except psutil.Error:
-        log.debug("cannot look at the sockets of other users", exc_info=True)
-    return ""

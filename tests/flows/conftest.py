@@ -1,7 +1,6 @@
 """A repository of one's own, and folders of real images, for the command line's tests."""
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,24 +12,13 @@ from sklearn.datasets import load_sample_image
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
+from tasks.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def free_port() -> Callable[[], int]:
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return find
-
-
-@pytest.fixture
-def repository(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]
-) -> Path:
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A committed copy of what the command line reads, with addresses of its own, as cwd."""
     folder = tmp_path / "repository"
     folder.mkdir()

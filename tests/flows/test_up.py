@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from flows.processes import MARK, clear_earlier, running, state_file, write_state
-from flows.services import holder, is_free, services
+from flows.services import services
 from tasks.errors import ServiceError
 from tasks.params import load_settings
+from tasks.ports import free_port, holder, is_free
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 400
@@ -46,7 +47,7 @@ def test_a_port_in_use_is_named_with_its_process_and_the_way_to_change_it(
     assert not state_file(settings).exists()
 
 
-def test_ports_and_their_holders(listening, free_port):
+def test_ports_and_their_holders(listening):
     assert not is_free("127.0.0.1", listening)
     assert f"pid {os.getpid()}" in holder(listening)
     assert is_free("127.0.0.1", free_port())

@@ -1,8 +1,7 @@
 """A real MLflow server for the session, emptied for every test."""
 
-import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -11,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tasks.params import Settings
+from tasks.ports import free_port
 from tasks.registry.connection import EXPERIMENT, MODEL_NAME, configure
 from tasks.registry.server import mlflow_server_command, wait_until_ready
 
@@ -32,22 +32,12 @@ def running_server(home: Path, port: int) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return find
-
-
-@pytest.fixture(scope="session")
 def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("mlflow")
 
 
 @pytest.fixture(scope="session")
-def shared_server(server_home: Path, free_port: Callable[[], int]) -> Iterator[str]:
+def shared_server(server_home: Path) -> Iterator[str]:
     configure()
     with running_server(server_home, free_port()) as address:
         yield address

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -12,6 +11,7 @@ import pytest
 
 from tasks.errors import ServiceError
 from tasks.params import Settings
+from tasks.ports import free_port
 from tasks.registry import server
 from tasks.registry.connection import probe
 from tasks.registry.server import mlflow_server_command, public_address, temporary_server
@@ -47,9 +47,7 @@ def _gone(address: str) -> bool:
     return False
 
 
-def test_private_servers_share_a_store_and_end_with_their_process(
-    tmp_path: Path, free_port: Callable[[], int]
-) -> None:
+def test_private_servers_share_a_store_and_end_with_their_process(tmp_path: Path) -> None:
     default = f"http://127.0.0.1:{free_port()}"
     first, second = _hold(tmp_path, default), _hold(tmp_path, default)  # at once, one store
     try:
@@ -82,7 +80,7 @@ def test_private_servers_share_a_store_and_end_with_their_process(
 
 
 def test_a_store_that_cannot_be_opened_is_told_with_the_servers_last_words(
-    tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     default = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setattr(server, "DEFAULT_URI", default)
@@ -123,9 +121,7 @@ def test_something_else_on_the_port_is_named(tmp_path: Path) -> None:
         page.wait()
 
 
-def test_another_address_that_does_not_answer_is_an_error_and_starts_nothing(
-    tmp_path: Path, free_port: Callable[[], int]
-) -> None:
+def test_another_address_that_does_not_answer_is_an_error_and_starts_nothing(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}")
     with pytest.raises(ServiceError, match="does not answer"), temporary_server(settings):
         pass

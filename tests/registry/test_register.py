@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from tasks.bundle import FILES, Bundle
 from tasks.errors import BundleError, RegistryError, ServiceError
 from tasks.params import Settings
+from tasks.ports import free_port
 from tasks.registry.connection import MODEL_NAME
 from tasks.registry.register import register
 from tasks.registry.versions import champion, fetch, status
@@ -136,7 +137,7 @@ def test_status_before_anything_is_registered_is_empty(settings: Settings) -> No
 
 
 def test_registering_without_mlflow_says_how_to_go_on(
-    digits_bundle: Bundle, settings: Settings, free_port: Callable[[], int]
+    digits_bundle: Bundle, settings: Settings
 ) -> None:
     gone = settings.model_copy(update={"tracking_uri": f"http://127.0.0.1:{free_port()}"})
     with pytest.raises(ServiceError, match="make up"):

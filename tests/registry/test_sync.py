@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 
 from tasks.errors import ServiceError
 from tasks.params import Settings
+from tasks.ports import free_port
 from tasks.registry import connection
 from tasks.registry.connection import EXPERIMENT
 from tasks.registry.sync import follow, run_id_of, sync_all
@@ -205,7 +206,6 @@ def test_a_server_lost_in_the_middle_is_an_error_and_nothing_is_lost_or_doubled(
     settings: Settings,
     client: MlflowClient,
     mlflow_server: str,
-    free_port: Callable[[], int],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     connections: int,
@@ -227,9 +227,7 @@ def test_a_server_lost_in_the_middle_is_an_error_and_nothing_is_lost_or_doubled(
         assert len(_history(client, runs[f"trial {number}"], "loss")) == 5
 
 
-def test_an_unreachable_server_is_named_and_what_was_recorded_stays(
-    settings: Settings, free_port: Callable[[], int]
-) -> None:
+def test_an_unreachable_server_is_named_and_what_was_recorded_stays(settings: Settings) -> None:
     run = open_run("train-1", "train", settings=settings)
     gone = settings.model_copy(update={"tracking_uri": f"http://127.0.0.1:{free_port()}"})
     with pytest.raises(ServiceError, match=f"{gone.tracking_uri}; start it with `make up`"):

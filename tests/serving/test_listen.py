@@ -14,9 +14,9 @@ def test_a_port_in_use_is_explained() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(ServiceError, match=f"port {port} on 127.0.0.1 is in use") as raised:
+        with pytest.raises(ServiceError, match=f"port {port} on 127.0.0.1 is held by") as raised:
             listen("127.0.0.1", port)
-    assert f"process {os.getpid()}" in str(raised.value)
+    assert f"pid {os.getpid()}" in str(raised.value)
     assert "VISIONLOOP_PORT" in str(raised.value)
 
 
