@@ -3,6 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.synced
 
+# Every step is a process of its own, and without bytecode files each would compile its
+# libraries anew, for as long as it takes to import them. Container images often set this.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test up check bench lock
 
 setup: $(STAMP)
@@ -21,7 +25,7 @@ demo: setup
 	$(BIN)/visionloop run
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 up: setup
 	$(BIN)/visionloop up

@@ -61,7 +61,7 @@ def run_loop(overrides: Mapping[str, object] | None = None, call: Call = directl
 
 def rebuild(workspace: Workspace, settings: Settings, call: Call) -> list[str]:
     """Bring every milestone up to date; gives the stages that ran."""
-    if not call("status", changed_stages, workspace, MILESTONES[-1], settings):
+    if not call("status", changed_stages, workspace, MILESTONES[-1]):
         log.info("every stage is up to date")
         return []
     ran: list[str] = []

@@ -4,18 +4,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
 from tasks.bundle import Bundle, Measurements
-from tasks.monitoring.check import DriftCheck
 from tasks.registry.gate import Decision
 from tasks.registry.promote import Promotion
 from tasks.registry.register import Registered
 from tasks.workspace import Workspace
+
+if TYPE_CHECKING:  # SQLAlchemy, which a training run does without
+    from tasks.monitoring.check import DriftCheck
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def show(result: LoopResult, console: Console) -> None:
     console.print(_next(result), soft_wrap=True)
 
 
-def show_drift(check: DriftCheck, console: Console) -> None:
+def show_drift(check: "DriftCheck", console: Console) -> None:
     """Print a drift check: the decision, then every feature, furthest first."""
     console.print(f"[bold]{check.outcome}[/]: {check.result.summary}")
     if not check.result.features:

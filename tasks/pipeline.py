@@ -1,6 +1,5 @@
 """The only caller of DVC: runs milestones of dvc.yaml and says what has changed."""
 
-import json
 import logging
 import os
 import re
@@ -9,13 +8,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from tasks.errors import PipelineError
-from tasks.params import Settings
 from tasks.step import NESTED_LOG, die_with_parent
-from tasks.workspace import Workspace
+
+if TYPE_CHECKING:  # a DVC process starts with this module: it imports nothing it can do without
+    from tasks.params import Settings
+    from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ _NOISE = re.compile(
 
 
 @contextmanager
-def exclusive(settings: Settings) -> Iterator[None]:
+def exclusive(settings: "Settings") -> Iterator[None]:
     """Hold the pipeline for one run; a second caller waits and says so."""
     settings.home.mkdir(parents=True, exist_ok=True)
     lock = FileLock(settings.home / "pipeline.lock")
@@ -46,27 +48,35 @@ def exclusive(settings: Settings) -> Iterator[None]:
         lock.release()
 
 
-def changed_stages(workspace: Workspace, target: str, settings: Settings) -> list[str]:
+def changed_stages(workspace: "Workspace", target: str) -> list[str]:
     """The stages up to `target` that a `dvc repro` would look at again; [] means up to date.
 
     Waits while another DVC process is at work in the workspace. Raises PipelineError.
     """
+    # Here, in this process: a `dvc status` of its own takes as long to start as to answer.
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:
-        with _dvc(["status", "--json", "--with-deps", target], workspace, settings) as process:
-            output, errors = process.communicate()
-        if process.returncode == 0:
-            return sorted(json.loads(output or "{}"))
-        if "is being blocked by" not in errors or time.monotonic() > deadline:
-            raise PipelineError(f"dvc status failed: {_last_lines(errors.splitlines())}")
-        log.info("another DVC process is at work here; waiting for it to end")
-        time.sleep(2)
+        try:
+            with Repo(str(workspace.root)) as repository:
+                graph = workspace.root / "dvc.yaml"
+                return sorted(repository.status(targets=[f"{graph}:{target}"], with_deps=True))
+        except LockError as error:
+            if time.monotonic() > deadline:
+                raise PipelineError(f"dvc is busy in {workspace.root}: {error}") from None
+            log.info("another DVC process is at work here; waiting for it to end")
+            time.sleep(2)
+        except DvcException as error:
+            raise PipelineError(f"dvc status failed: {error}") from None
 
 
 def repro(
-    workspace: Workspace,
+    workspace: "Workspace",
     milestone: str,
-    settings: Settings,
+    settings: "Settings",
     on_line: Callable[[str], None] = log.info,
 ) -> list[str]:
     """Bring `milestone` (a stage of dvc.yaml) up to date; each output line goes to `on_line`.
@@ -75,7 +85,7 @@ def repro(
     PipelineError with the last lines of the stage that failed.
     """
     lines: list[str] = []
-    with _dvc(["repro", milestone], workspace, settings, errors=subprocess.STDOUT) as process:
+    with _dvc(["repro", milestone], workspace, settings) as process:
         for line in process.stdout or ():
             if (line := line.rstrip()) and not _NOISE.match(line):
                 lines.append(line)
@@ -87,7 +97,9 @@ def repro(
 
 @contextmanager
 def _dvc(
-    arguments: list[str], workspace: Workspace, settings: Settings, errors: int = subprocess.PIPE
+    arguments: list[str],
+    workspace: "Workspace",
+    settings: "Settings",
 ) -> "Iterator[subprocess.Popen[str]]":
     """A DVC process that ends when this one does, killed or not; its steps end with it."""
     process = subprocess.Popen(
@@ -95,7 +107,7 @@ def _dvc(
         cwd=workspace.root,
         env=_environment(settings),
         stdout=subprocess.PIPE,
-        stderr=errors,
+        stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
     )
@@ -116,7 +128,7 @@ def main() -> None:
     sys.exit(dvc(sys.argv[1:]))
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def _environment(settings: "Settings") -> dict[str, str]:
     return {
         **os.environ,
         "VISIONLOOP_HOME": str(settings.home.resolve()),

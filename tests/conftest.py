@@ -37,6 +37,17 @@ from tasks.ports import free_port
 
 SIZE = 8
 HELD_OUT = 1200  # images from here on were not trained on
+# What is made once and takes long: the tests that use it run in one process of `make test`,
+# the clone's first, since they take longest.
+SHARED = ("clone", "shared_server", "trained", "built", "shards")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        used = getattr(item, "fixturenames", ())
+        group = next((name for name in SHARED if name in used), item.path.name)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: "clone" not in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture

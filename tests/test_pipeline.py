@@ -44,13 +44,13 @@ def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 def test_a_milestone_is_brought_up_to_date_once(graph: Workspace, settings: Settings) -> None:
     lines: list[str] = []
-    assert changed_stages(graph, "count", settings) == ["count"]
+    assert changed_stages(graph, "count") == ["count"]
     repro(graph, "count", settings, lines.append)
     assert (graph.root / "n").read_text() == "3"
     assert lines == ["Running stage 'count':", "counting"]
-    assert changed_stages(graph, "count", settings) == []
+    assert changed_stages(graph, "count") == []
     (graph.root / "in").write_text("abcd")
-    assert changed_stages(graph, "count", settings) == ["count"]
+    assert changed_stages(graph, "count") == ["count"]
 
 
 def test_a_failed_stage_is_told_in_its_own_words(graph: Workspace, settings: Settings) -> None:
