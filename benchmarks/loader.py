@@ -54,7 +54,7 @@ def main() -> None:
 
 def _shards(root: Path, count: int) -> Source:
     paths = sorted(root.glob("*/*"))[:: max(1, len(list(root.glob("*/*"))) // count)][:count]
-    images = torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in paths]))
+    images = np.stack([np.asarray(Image.open(path)) for path in paths])
     spec = ModelSpec(
         architecture="resnet_small",
         width=16,
@@ -69,7 +69,7 @@ def _shards(root: Path, count: int) -> Source:
     def batches() -> Iterator[Tensor]:
         while True:
             for indices in torch.randperm(len(images)).split(BATCH):
-                yield augment(images[indices])
+                yield augment(torch.from_numpy(images[indices.numpy()]))
 
     return batches
 

@@ -45,8 +45,7 @@ class RandomAffine(v2.Transform):  # type: ignore[misc]
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Resample the batch."""
-        theta = params["theta"].to(inpt.device)
-        grid = F.affine_grid(theta, list(inpt.shape), align_corners=False)
+        grid = _sampling_grid(params["theta"].to(inpt.device), inpt.shape[-1])
         return F.grid_sample(inpt, grid, padding_mode="border", align_corners=False)
 
 
@@ -91,6 +90,13 @@ def augmentation(spec: ModelSpec, config: Augment) -> Callable[[Tensor], Tensor]
         return batch.contiguous(memory_format=torch.channels_last)
 
     return apply
+
+
+def _sampling_grid(theta: Tensor, size: int) -> Tensor:
+    """The points of `F.affine_grid` (N×S×S×2), by broadcasting: many times faster on a CPU."""
+    centres = (2 * torch.arange(size, device=theta.device) + 1) / size - 1
+    x, y, shift = (theta[:, :, None, None, column] for column in range(3))
+    return (x * centres + (y * centres[:, None] + shift)).permute(0, 2, 3, 1)
 
 
 def _uniform(count: int, bound: float) -> Tensor:

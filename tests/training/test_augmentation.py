@@ -3,9 +3,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tasks.schema import Augment
-from tasks.training.augmentation import augmentation
+from tasks.training.augmentation import RandomAffine, augmentation
 from tasks.training.models import ModelSpec, normalise
 
 OFF: dict[str, Any] = {
@@ -78,6 +79,15 @@ def test_shift_moves_by_no_more_than_its_share(plain: ModelSpec):
         centre = (mass * position).sum(1) / mass.sum(1)
         assert (centre - 8).abs().max() <= 2.01
         assert (centre - 8).abs().max() > 1.5
+
+
+def test_resampling_is_that_of_torchs_affine_grid(batch: torch.Tensor):
+    images = batch.permute(0, 3, 1, 2).float()
+    move = RandomAffine(flip=True, shift=0.2, rotate=30.0, scale=0.2)
+    params = move.make_params([images])
+    grid = F.affine_grid(params["theta"], list(images.shape), align_corners=False)
+    expected = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    assert torch.allclose(move.transform(images, params), expected, atol=1e-3)
 
 
 def test_light_stays_in_range_and_keeps_the_shapes(plain: ModelSpec, batch: torch.Tensor):
