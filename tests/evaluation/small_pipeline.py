@@ -106,3 +106,8 @@ def write_candidates(path: Path, networks: dict[str, Network], chosen: str = "in
             "intra_op_threads": 2, "eager_threads": 2, "failed": [],
         },
     )  # fmt: skip
+
+
+def read_metrics(root: Path) -> dict:
+    """What the step wrote to data/metrics/evaluate.json."""
+    return json.loads((root / "data/metrics/evaluate.json").read_text())
