@@ -17,7 +17,7 @@ import httpx
 from flows.services import prefect_api_url, services
 from tasks.errors import ServiceError
 from tasks.params import load_settings
-from tasks.step import run_step
+from tasks.step import run_process
 
 POOL = "visionloop"
 _START_SECONDS = 180  # a Prefect server on a slow machine creates its database first
@@ -51,4 +51,4 @@ def _run(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_step(main)
+    run_process(main)

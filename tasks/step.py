@@ -1,8 +1,8 @@
-"""How every pipeline step is started: `python -m tasks.…`, from `dvc repro` or by hand.
+"""How every process of ours is started: the steps of `dvc repro`, and what serves them.
 
-`run_step` sets up logging, turns a user's mistake into one clear line and an exit code,
-and keeps a step that a killed `dvc repro` left behind from writing beside the run that
-replaces it: the orphan ends itself, and the new step waits until it has.
+`run_process` sets up logging, turns a user's mistake into one clear line and an exit code,
+and ends when its parent does. `run_step` also keeps a step that a killed `dvc repro` left
+behind from writing beside the run that replaces it: the new step waits until it has ended.
 """
 
 import errno
@@ -28,12 +28,21 @@ log = logging.getLogger(__name__)
 
 
 def run_step(main: Callable[[], None]) -> None:
-    """Run a step's `main` and exit: 0, or the error's exit code without a traceback."""
+    """Run the `main` of a pipeline step, one at a time in a workspace, and exit as a process."""
+
+    def alone() -> None:
+        with _steps_of_workspace():
+            main()
+
+    run_process(alone)
+
+
+def run_process(main: Callable[[], None]) -> None:
+    """Run `main` and exit: 0, or the error's exit code without a traceback."""
     configure_logging()
     die_with_parent()
     try:
-        with _alone():
-            main()
+        main()
     except VisionloopError as error:
         sys.exit(_fail(str(error), error.exit_code))
     except OSError as error:
@@ -45,7 +54,7 @@ def run_step(main: Callable[[], None]) -> None:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def _steps_of_workspace() -> Iterator[None]:
     """Hold the workspace's steps; DVC runs one at a time, so another one here is an orphan."""
     _LOCK.parent.mkdir(exist_ok=True)
     lock = FileLock(_LOCK)

@@ -19,7 +19,7 @@ from tasks.errors import ServiceError
 from tasks.params import Settings
 from tasks.ports import free_port, holder
 from tasks.registry.connection import LOOPBACK, probe, unreachable
-from tasks.registry.locks import held
+from tasks.registry.store import DATABASE, prepare_store
 
 DEFAULT_URI: str = Settings.model_fields["tracking_uri"].default
 START_SECONDS = 240.0
@@ -38,11 +38,10 @@ def mlflow_server_command(settings: Settings, host: str, port: int) -> list[str]
     MLFLOW_SERVER_ALLOWED_HOSTS. Its job runner (seven idle processes for features we do not
     use) and its usage reports are off.
     """
-    store = (settings.home / "mlflow").resolve()
-    store.mkdir(parents=True, exist_ok=True)
+    store = prepare_store(settings)
     environment = ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "MLFLOW_DISABLE_TELEMETRY=true"]
     command = ["env", *environment, sys.executable, "-m", "mlflow", "server"]
-    command += ["--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"]
+    command += ["--backend-store-uri", f"sqlite:///{store / DATABASE}"]
     command += ["--artifacts-destination", str(store / "artifacts"), "--serve-artifacts"]
     return [*command, "--host", host, "--port", str(port), "--workers", "1"]
 
@@ -89,22 +88,20 @@ def wait_until_ready(
 
 @contextmanager
 def _private_server(settings: Settings) -> Iterator[str]:
-    directory = settings.home / "mlflow"
-    journal = directory / "private-server.log"
-    # One start at a time: two servers share SQLite well, but not its first migration.
-    with held(directory / ".start.lock", START_SECONDS, "another MLflow server is starting"):
-        port = free_port()
-        address = f"http://127.0.0.1:{port}"
-        log.info("no MLflow server at %s; starting a private one", settings.tracking_uri)
-        process = _start(mlflow_server_command(settings, "127.0.0.1", port), journal)
-        try:
-            wait_until_ready(address, process=process)
-        except ServiceError as error:
-            _stop(process)
-            raise ServiceError(f"{error}; its last lines ({journal}):\n{_tail(journal)}") from None
-        except BaseException:
-            _stop(process)
-            raise
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    log.info("no MLflow server at %s; starting a private one", settings.tracking_uri)
+    command = mlflow_server_command(settings, "127.0.0.1", port)
+    journal = settings.home / "mlflow" / "private-server.log"
+    process = _start(command, journal)
+    try:
+        wait_until_ready(address, process=process)
+    except ServiceError as error:
+        _stop(process)
+        raise ServiceError(f"{error}; its last lines ({journal}):\n{_tail(journal)}") from None
+    except BaseException:
+        _stop(process)
+        raise
     _private[address] = settings.tracking_uri
     try:
         yield address

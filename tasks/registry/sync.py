@@ -17,7 +17,7 @@ from tasks.registry.connection import connect, mlflow_errors
 from tasks.registry.forward import KEY_TAG, Forwarder
 from tasks.registry.ledger import runs
 from tasks.registry.locks import held
-from tasks.step import run_step
+from tasks.step import run_process
 from tasks.tracking import EVENTS, outbox
 
 LOCK_SECONDS = 60.0
@@ -99,4 +99,4 @@ def _exclusive(settings: Settings, seconds: float) -> AbstractContextManager[Non
 
 
 if __name__ == "__main__":
-    run_step(main)
+    run_process(main)

@@ -132,3 +132,21 @@ def test_the_command_serves_the_store_of_the_home(tmp_path: Path) -> None:
     command = mlflow_server_command(Settings(home=tmp_path / "a b"), "127.0.0.1", 5007)
     assert f"sqlite:///{tmp_path}/a b/mlflow/mlflow.db" in command
     assert command[command.index("--port") + 1] == "5007"
+
+
+def test_a_first_start_killed_while_it_makes_the_database_is_made_up_for(tmp_path: Path) -> None:
+    """MLflow's own first start, cut off in its migrations, would never start again."""
+    settings = Settings(home=tmp_path)
+    code = "from tasks.params import Settings\nfrom tasks.registry.store import prepare_store\n"
+    code += f"prepare_store(Settings(home={str(tmp_path)!r}))"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    store = tmp_path / "mlflow"
+    while not any(file.stat().st_size > 50_000 for file in store.glob(".mlflow.db.*.tmp")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (store / "mlflow.db").exists()
+    with temporary_server(settings) as reachable:
+        assert probe(reachable.tracking_uri) == "mlflow"
+    assert not list(store.glob(".mlflow.db.*"))
