@@ -3,8 +3,8 @@
 python -m benchmarks.rerun [--repeats R]
 
 Both run in the repository as whole processes, interleaved; the flow reports to a real Prefect
-server that is started for the purpose. `visionloop run`, the same loop without Prefect, is
-shown beside them. Needs a finished run (`make demo`).
+server that is started for the purpose. Shown beside them: `visionloop run`, the same loop without
+Prefect, and a flow that does nothing (`floor`). Needs a finished run (`make demo`).
 """
 
 import argparse
@@ -25,10 +25,12 @@ from tasks.ports import free_port
 
 BIN = Path(sys.executable).parent
 FLOW = "from flows.train import train_flow; train_flow()"
+EMPTY = "from prefect import flow; flow(lambda: None, name='empty')()"
 COMMANDS = {
     "flow": [sys.executable, "-c", FLOW],
     "visionloop run": [str(BIN / "visionloop"), "run"],
     "dvc repro": [str(BIN / "dvc"), "repro"],
+    "empty flow": [sys.executable, "-c", EMPTY],
 }
 
 
@@ -38,7 +40,7 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     with prefect_server() as environment:
-        for name in COMMANDS:  # once unmeasured: caches warm, and the proof that nothing changed
+        for name in COMMANDS.keys() - {"empty flow"}:  # once unmeasured: caches warm, and the proof that nothing changed
             _require_unchanged(name, environment)
         for _ in range(repeats):
             for name, command in COMMANDS.items():
@@ -90,6 +92,7 @@ def _report(seconds: Mapping[str, float]) -> None:
         print(f"{name:16} {value:6.2f} s")
     ours, peer = seconds["flow"], seconds["dvc repro"]
     line = {"benchmark": "rerun", "ours": ours, "peer": peer, "ratio": ours / peer}
+    line["floor"] = seconds["empty flow"]
     print(json.dumps({k: v if isinstance(v, str) else round(v, 3) for k, v in line.items()}))
 
 

@@ -1,9 +1,9 @@
 """Random changes of whole batches on the training device, as torchvision v2 transforms.
 
 torchvision's own v2 transforms draw one set of random numbers for all that they are given.
-These draw one for every image of the batch and still run as a few tensor operations, at the
-speed of one v2 affine on the whole batch (docs/training.md has the figures). The random
-numbers come from torch's CPU generator, so a seed means the same changes on any device.
+These draw one for every image of the batch and still run as a few tensor operations
+(docs/benchmarks.md has the rate). The random numbers come from torch's CPU generator, so a seed
+means the same changes on any device.
 """
 
 import math
