@@ -40,7 +40,8 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     with prefect_server() as environment:
-        for name in COMMANDS.keys() - {"empty flow"}:  # once unmeasured: caches warm, and the proof that nothing changed
+        # once unmeasured: caches warm, and the proof that nothing changed
+        for name in COMMANDS.keys() - {"empty flow"}:
             _require_unchanged(name, environment)
         for _ in range(repeats):
             for name, command in COMMANDS.items():
