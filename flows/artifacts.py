@@ -66,8 +66,17 @@ def _metrics(result: LoopResult) -> list[dict[str, object]]:
 
 
 def _candidates(result: LoopResult) -> list[dict[str, object]]:
-    keys = ("name", "accuracy", "latency_ms", "size_bytes", "verdict", "reason")
-    return [{key: row[key] for key in keys} for row in result.candidates["candidates"]]
+    return [
+        {
+            "name": row["name"],
+            "accuracy": f"{row['accuracy']:.4f}",
+            "latency_ms": f"{row['latency_ms']:.3f}",
+            "size_kB": f"{row['size_bytes'] / 1e3:.0f}",
+            "verdict": row["verdict"],
+            "reason": row["reason"],
+        }
+        for row in result.candidates["candidates"]
+    ]
 
 
 def _chosen(result: LoopResult) -> str:

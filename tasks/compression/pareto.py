@@ -64,9 +64,17 @@ def write_image(path: Path, results: Results) -> None:
         group = [c for c in results.candidates if c.verdict == verdict]
         latencies, accuracies = [c.latency_ms for c in group], [c.accuracy for c in group]
         axes.scatter(latencies, accuracies, s=60, color=colour, label=verdict)
-        for c in group:
-            place = (c.latency_ms, c.accuracy)
-            axes.annotate(c.name, place, xytext=(6, 4), textcoords="offset points")
+    # Names in turn above and below their marks: neighbours are often as accurate.
+    for index, c in enumerate(sorted(results.candidates, key=lambda c: c.latency_ms)):
+        axes.annotate(
+            c.name,
+            (c.latency_ms, c.accuracy),
+            xytext=(0, 8 if index % 2 else -8),
+            textcoords="offset points",
+            horizontalalignment="center",
+            verticalalignment="bottom" if index % 2 else "top",
+        )
+    axes.margins(0.12)
     axes.set(xlabel="latency at batch 1, ms (median)", ylabel="validation accuracy")
     axes.set_title(f"Candidates: {results.chosen} chosen")
     axes.legend()
