@@ -6,6 +6,7 @@ on the same columns.
 """
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -166,6 +167,8 @@ def load(bundle: Bundle, root: Path, max_pixels: int) -> tuple[Images, Images]:
 
 
 def main() -> None:
+    # Evidently correlates columns that are constant in a window, thousands of times.
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="numpy")
     params = load_params()
     bundle = open_bundle("data/bundle", load_settings())
     classes = bundle.info.classes
