@@ -8,8 +8,9 @@ import io
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ STATISTICS = ("brightness", "contrast", "sharpness", "saturation", "aspect_ratio
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _STATISTICS_SIDE = 256  # larger images are measured on a box-filtered reduction
+_TOGETHER = 16  # images measured in one go: what a processor keeps in its cache
 _DECODER_ERRORS = (
     UnidentifiedImageError,
     OSError,
@@ -64,7 +66,8 @@ def read_with_mode(source: Path | str | bytes, max_pixels: int) -> tuple[Pixels,
                     f"{image.width}x{image.height} pixels exceed the limit of {max_pixels}"
                 )
             image.load()
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(image))), mode
+            ImageOps.exif_transpose(image, in_place=True)
+            return np.asarray(_to_rgb(image)), mode
     except UnidentifiedImageError:
         raise UnreadableImage(f"not an image in a known format ({', '.join(_FORMATS)})") from None
     except _DECODER_ERRORS as error:
@@ -89,6 +92,13 @@ def fit(image: Pixels, size: int, resize: Resize) -> Pixels:
     return canvas
 
 
+class Sample(NamedTuple):
+    """What `measure` needs of an image: its pixels, at most 256 a side, and width over height."""
+
+    pixels: Pixels
+    aspect_ratio: float
+
+
 def statistics(image: Pixels) -> npt.NDArray[np.float32]:
     """The image's STATISTICS, float32 [5]: what drift and cleaning look at.
 
@@ -96,27 +106,55 @@ def statistics(image: Pixels) -> npt.NDArray[np.float32]:
     the 4-neighbour Laplacian, Pech-Pacheco et al. 2000) and saturation are on the 0..1
     scale of pixel values; the aspect ratio is width over height.
     """
+    (values,) = measure([sample(image)])
+    return np.asarray(values, np.float32)
+
+
+def sample(image: Pixels) -> Sample:
+    """Reduce a uint8 H×W×3 image to what its statistics are taken from."""
     height, width = image.shape[:2]
     factor = -(-max(height, width) // _STATISTICS_SIDE)
     if factor > 1:
         image = np.asarray(Image.fromarray(image).reduce(factor))
-    rgb = image.astype(np.float32) * np.float32(1 / 255)
-    grey = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
-    # pairwise on planes: a reduction over an axis of 3 takes thirty times as long
-    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    return Sample(image, width / height)
+
+
+def measure(samples: Sequence[Sample]) -> npt.NDArray[np.float32]:
+    """The `statistics` of many images, float32 N×5, those of one size at a time.
+
+    An image's values do not depend on its company. Three times as fast as one by one.
+    """
+    measured = np.empty((len(samples), len(STATISTICS)), np.float32)
+    shapes: dict[tuple[int, ...], list[int]] = {}
+    for index, one in enumerate(samples):
+        shapes.setdefault(one.pixels.shape, []).append(index)
+    for indices in shapes.values():
+        for some in (indices[k : k + _TOGETHER] for k in range(0, len(indices), _TOGETHER)):
+            measured[some, :4] = _measure(np.stack([samples[k].pixels for k in some]))
+    measured[:, 4] = [one.aspect_ratio for one in samples]
+    return measured
+
+
+def _measure(images: Pixels) -> npt.NDArray[np.float32]:
+    """Brightness, contrast, sharpness and saturation of uint8 N×H×W×3, float32 N×4."""
+    planes = np.moveaxis(images, 3, 0).astype(np.float32, order="C") * np.float32(1 / 255)
+    red, green, blue = planes.reshape(3, len(images), -1)
+    # sums of products, not a matrix product: that one rounds by the size of the batch
+    grey = red * np.float32(0.299) + green * np.float32(0.587) + blue * np.float32(0.114)
     highest = np.maximum(np.maximum(red, green), blue)
     chroma = highest - np.minimum(np.minimum(red, green), blue)
-    saturation = np.divide(chroma, highest, out=np.zeros_like(chroma), where=highest > 0).mean()
-    values = (grey.mean(), grey.std(), _laplacian_variance(grey), saturation, width / height)
-    return np.array(values, np.float32)
+    saturation = np.divide(chroma, highest, out=np.zeros_like(chroma), where=highest > 0)
+    sharpness = _laplacian_variance(grey.reshape(images.shape[:3]))
+    return np.stack([grey.mean(1), grey.std(1), sharpness, saturation.mean(1)], axis=1)
 
 
-def _laplacian_variance(grey: npt.NDArray[np.float32]) -> float:
-    if min(grey.shape) < 3:
-        return 0.0
-    centre = grey[1:-1, 1:-1]
-    ring = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
-    return float((ring - 4 * centre).var())
+def _laplacian_variance(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    if min(grey.shape[1:]) < 3:
+        return np.zeros(len(grey), np.float32)
+    centre = grey[:, 1:-1, 1:-1]
+    ring = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
+    variance: npt.NDArray[np.float32] = (ring - 4 * centre).reshape(len(grey), -1).var(1)
+    return variance
 
 
 def _resized(image: Pixels, width: int, height: int) -> Pixels:

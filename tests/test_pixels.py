@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.pixels import STATISTICS, UnreadableImage, fit, read, read_with_mode, statistics
+from tasks.pixels import (
+    STATISTICS,
+    UnreadableImage,
+    fit,
+    measure,
+    read,
+    read_with_mode,
+    sample,
+    statistics,
+)
 
 LIMIT = 50_000_000
 
@@ -248,6 +257,15 @@ def test_statistics_of_known_images():
     assert checker["contrast"] == pytest.approx(0.5, abs=1e-6)
     assert checker["sharpness"] == pytest.approx(16, rel=1e-3)
     assert checker["saturation"] == 0
+
+
+def test_an_images_statistics_do_not_depend_on_its_company(digit_images: np.ndarray):
+    """To the last bit: a manifest must not change with the order or number of its files."""
+    random = np.random.default_rng(0)
+    others = [random.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((31, 17), (300, 290))]
+    images = [*digit_images[:70], *others, *others]
+    together = measure([sample(image) for image in images])
+    np.testing.assert_array_equal(together, [statistics(image) for image in images])
 
 
 def test_blur_lowers_sharpness():

@@ -83,8 +83,10 @@ def _groups(table: "pd.DataFrame", config: Clean) -> "pd.Series[str]":
         config.near_duplicate_pixels,
     )
     component = components(len(hashes), pairs)
-    smallest = distinct["pixel_hash"].groupby(component).transform("min")
-    groups = dict(zip(distinct["pixel_hash"], smallest, strict=True))
+    # the first in order, not the minimum: pandas finds that of strings group by group
+    ordered = distinct.assign(component=component).sort_values("pixel_hash")
+    smallest = ordered.groupby("component")["pixel_hash"].transform("first")
+    groups = dict(zip(ordered["pixel_hash"], smallest, strict=True))
     alone = table["file_hash"].fillna(table["path"])
     return table["pixel_hash"].map(groups).fillna(alone)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.data.describe import Row, describe, pixel_hash
+from tasks.data.describe import Row, describe_all, pixel_hash
 from tasks.data.digits import write_digits
 from tasks.data.ingest import ingest
 from tasks.data.walk import Found
@@ -113,7 +113,7 @@ def test_a_file_that_may_not_be_read_is_a_row(folder: Path) -> None:
     if user == 0:  # root may read everything
         os.seteuid(65534)
     try:
-        row = describe(Found("cat/a.jpg", "cat", str(file)), MAX_PIXELS)
+        (row,) = describe_all([Found("cat/a.jpg", "cat", str(file))], MAX_PIXELS)
     finally:
         os.seteuid(user)
     assert row["error"] == "cannot be read: Permission denied"
