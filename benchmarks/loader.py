@@ -10,9 +10,6 @@ makes them, image by image. Both give shuffled, normalised float batches in the 
 import argparse
 import itertools
 import json
-import os
-import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,11 +24,11 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from benchmarks.cifar import add_data_argument, class_folders
 from tasks.schema import Augment
 from tasks.training.augmentation import augmentation
 from tasks.training.models import ModelSpec
 
-ARCHIVE = Path("../shared/datasets/cifar10.tar.gz")
 SIZE, BATCH = 32, 128
 MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
 CHANGES = Augment(flip=True, shift=0.1, rotate=10.0, scale=0.1, brightness=0.1, contrast=0.1)
@@ -41,7 +38,7 @@ Source = Callable[[], Iterator[Tensor]]
 def main() -> None:
     arguments = _arguments()
     with tempfile.TemporaryDirectory() as scratch:
-        root = _class_folders(arguments.data, Path(scratch))
+        root = class_folders(arguments.data, Path(scratch))
         sources = {"shards": _shards(root, arguments.images)}
         sources |= {f"DataLoader, {n} workers": _data_loader(root, n) for n in (0, 2)}
         rates: dict[str, list[float]] = {name: [] for name in sources}
@@ -110,21 +107,6 @@ def _rate(source: Source, count: int) -> float:
     return images / (time.perf_counter() - started)
 
 
-def _class_folders(data: Path, scratch: Path) -> Path:
-    """The folder of class folders: `data` itself, its train folder, or unpacked from it."""
-    if data.is_file():
-        with tarfile.open(data) as archive:
-            archive.extractall(scratch, filter="data")
-        data = scratch
-    trains = sorted(data.rglob("train")) or [data]
-    if not data.is_dir() or not any(trains[0].glob("*/*.jpg")):
-        sys.exit(
-            f"error: no CIFAR-10 class folders at {data}; give the archive or the folder of "
-            "train/<class>/*.jpg with --data or VISIONLOOP_CIFAR10"
-        )
-    return trains[0]
-
-
 def _report(rates: dict[str, float]) -> None:
     print(f"{'CIFAR-10 JPEG, batches of ' + str(BATCH):32} images/s")
     for name, rate in rates.items():
@@ -137,8 +119,7 @@ def _report(rates: dict[str, float]) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = Path(os.environ.get("VISIONLOOP_CIFAR10", ARCHIVE))
-    parser.add_argument("--data", type=Path, default=default, help="archive or folder")
+    add_data_argument(parser)
     parser.add_argument("--images", type=int, default=20_000, help="through the shards, a repeat")
     parser.add_argument("--repeats", type=int, default=3)
     return parser.parse_args()

@@ -34,7 +34,8 @@ def find_files(root: Path) -> list[Found]:
     a circle. Raises DataError when there is nothing to find or a folder cannot be listed.
     """
     _check(root)
-    found = sorted((_found(root, file) for file in _walk(str(root), ())), key=lambda f: f.path)
+    top = str(root)
+    found = sorted((_found(top, file) for file in _walk(top, ())), key=lambda f: f.path)
     if not any(file.label is not None for file in found):
         raise DataError(f"the class folders of {root} are empty; {LAYOUT}")
     log.info("found %d files below %s", len(found), root)
@@ -91,8 +92,8 @@ def _identity(folder: str) -> Identity:
     return status.st_dev, status.st_ino
 
 
-def _found(root: Path, file: str) -> Found:
-    raw = os.fsencode(os.path.relpath(file, root)).replace(os.sep.encode(), b"/")
+def _found(root: str, file: str) -> Found:
+    raw = os.fsencode(file[len(root) :].lstrip(os.sep)).replace(os.sep.encode(), b"/")
     path = raw.decode("utf-8", "backslashreplace")
     label = path.split("/")[0] if "/" in path else None
     if path.encode() != raw:

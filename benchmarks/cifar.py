@@ -1,0 +1,30 @@
+"""CIFAR-10 as JPEG files in class folders, for the benchmarks that need it."""
+
+import argparse
+import os
+import sys
+import tarfile
+from pathlib import Path
+
+ARCHIVE = Path("../shared/datasets/cifar10.tar.gz")
+
+
+def add_data_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --data: the archive, or the folder of train/<class>/*.jpg."""
+    default = Path(os.environ.get("VISIONLOOP_CIFAR10", ARCHIVE))
+    parser.add_argument("--data", type=Path, default=default, help="archive or folder")
+
+
+def class_folders(data: Path, scratch: Path) -> Path:
+    """The folder of class folders: `data` itself, its train folder, or unpacked from it."""
+    if data.is_file():
+        with tarfile.open(data) as archive:
+            archive.extractall(scratch, filter="data")
+        data = scratch
+    trains = sorted(data.rglob("train")) or [data]
+    if not data.is_dir() or not any(trains[0].glob("*/*.jpg")):
+        sys.exit(
+            f"error: no CIFAR-10 class folders at {data}; give the archive or the folder of "
+            "train/<class>/*.jpg with --data or VISIONLOOP_CIFAR10"
+        )
+    return trains[0]
