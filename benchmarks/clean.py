@@ -27,12 +27,12 @@ from pathlib import Path
 if __name__ == "__main__":  # not above: the workers would import it all too
     import pandas as pd, scipy.sparse.csgraph
     from tasks.data.clean import clean
-    from tasks.data.ingest import ingest, to_table
+    from tasks.data.ingest import ingest
     from tasks.params import load_params
     params = load_params()
     started = time.perf_counter()
     rows = ingest(Path(sys.argv[1]), params.ingest.max_pixels, int(sys.argv[2]))
-    table = clean(to_table(rows).to_pandas(), params.clean)
+    table = clean(rows.to_pandas(), params.clean)
     print(len(table) / (time.perf_counter() - started))
 """
 THEIRS = """

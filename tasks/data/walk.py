@@ -93,10 +93,11 @@ def _identity(folder: str) -> Identity:
 
 
 def _found(root: str, file: str) -> Found:
-    raw = os.fsencode(file[len(root) :].lstrip(os.sep)).replace(os.sep.encode(), b"/")
-    path = raw.decode("utf-8", "backslashreplace")
+    name = file[len(root) :].lstrip(os.sep).replace(os.sep, "/")
+    # what is no valid UTF-8 comes from the system as lone surrogates
+    path = name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
     label = path.split("/")[0] if "/" in path else None
-    if path.encode() != raw:
+    if path != name:
         return Found(path, label, file, "the name is not valid UTF-8; rename it")
     if label is None:
         return Found(path, label, file, "outside the class folders")

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
 from tasks.data.clean import clean
 from tasks.data.digits import write_digits
-from tasks.data.ingest import ingest, schema
+from tasks.data.ingest import ingest
 from tasks.params import load_params
 from tasks.schema import Clean
 
@@ -52,7 +51,7 @@ def scan() -> Callable[[int], Image.Image]:
 
 def manifest_of(folder: Path) -> pd.DataFrame:
     """The manifest as the next step reads it."""
-    return pa.Table.from_pylist(ingest(folder, MAX_PIXELS), schema=schema()).to_pandas()
+    return ingest(folder, MAX_PIXELS).to_pandas()
 
 
 @pytest.fixture

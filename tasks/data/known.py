@@ -1,0 +1,93 @@
+"""Manifest rows of files that have not changed since an earlier ingest: they are not read again.
+
+As in git's index, a file is unchanged when its size, times and inode are. One that was changed
+less than two seconds before its row was kept is read again: a second change within a clock
+tick would not show.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.data.walk import Found
+from tasks.files import atomic_write, sha256, sha256_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Stamps = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
+
+_STAMP = ("_size", "_mtime", "_ctime", "_inode")
+_UNCERTAIN_NS = 2_000_000_000
+# The code whose change makes other rows of the same files.
+_CODE = ("describe.py", "ingest.py", "phash.py", "walk.py", "../pixels.py")
+
+log = logging.getLogger(__name__)
+
+
+def known_file(home: Path, root: Path, max_pixels: int) -> Path:
+    """Where the rows of this folder are kept, made by this code with these libraries."""
+    import PIL
+
+    code = [sha256(Path(__file__).parent / name) for name in _CODE]
+    key = [str(root.resolve()), max_pixels, code, PIL.__version__, np.__version__]
+    return home / "ingest" / f"{sha256_json(key)[:16]}.arrow"
+
+
+def stamps(found: Sequence[Found]) -> Stamps:
+    """Size, mtime, ctime (ns) and inode of each file, int64 N×4; -1 where it cannot be asked."""
+    table = np.full((len(found), len(_STAMP)), -1, np.int64)
+    for index, one in enumerate(found):
+        try:
+            status = os.stat(one.file)
+        except OSError:
+            continue
+        table[index] = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+    return table
+
+
+def take_known(
+    file: Path, found: Sequence[Found], current: Stamps
+) -> "tuple[pa.Table | None, Indices]":
+    """The kept rows of files that are unchanged, and their indices in `found`, int64 [K]."""
+    kept = _load(file)
+    if kept is None or not len(kept):
+        return None, np.empty(0, np.int64)
+    place = {path: index for index, path in enumerate(kept["path"].to_pylist())}
+    where = np.array([place.get(one.path, -1) for one in found], np.int64)
+    before = np.column_stack([kept[name].to_numpy() for name in _STAMP])
+    same = (where >= 0) & (before[where] == current).all(axis=1) & (current[:, 0] >= 0)
+    (indices,) = np.nonzero(same)
+    return kept.drop_columns(list(_STAMP)).take(where[indices]), indices
+
+
+def keep(file: Path, rows: "pa.Table", current: Stamps) -> None:
+    """Keep the rows with their files' stamps for the next ingest, in the order of `current`."""
+    import pyarrow as pa
+
+    sure = np.maximum(current[:, 1], current[:, 2]) < time.time_ns() - _UNCERTAIN_NS
+    for column, name in enumerate(_STAMP):
+        rows = rows.append_column(name, pa.array(current[:, column]))
+    rows = rows.filter(pa.array(sure))
+    with atomic_write(file) as stream, pa.ipc.new_file(stream, rows.schema) as writer:
+        writer.write_table(rows)
+
+
+def _load(file: Path) -> "pa.Table | None":
+    import pyarrow as pa
+
+    try:
+        with pa.OSFile(str(file), "rb") as stream:
+            return pa.ipc.open_file(stream).read_all()
+    except FileNotFoundError:
+        return None
+    except (pa.ArrowInvalid, OSError) as error:
+        log.warning("%s is damaged (%s); every file is read again", file, error)
+        return None

@@ -1,0 +1,98 @@
+"""Files that have not changed since an earlier ingest are not read again; all others are."""
+
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from tasks.data.ingest import ingest
+from tasks.data.known import known_file
+
+MAX_PIXELS = 10_000
+
+
+@pytest.fixture
+def images(tmp_path: Path, digits_folder: Path) -> Path:
+    """200 digits, written long enough ago to be sure of them."""
+    root = tmp_path / "images"
+    for file in sorted(digits_folder.glob("*/*.png"))[::9][:200]:
+        (root / file.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, root / file.parent.name)
+    time.sleep(2.1)  # ctime cannot be set
+    return root
+
+
+@pytest.fixture
+def known(tmp_path: Path, images: Path) -> Path:
+    return known_file(tmp_path / "home", images, MAX_PIXELS)
+
+
+def again(images: Path, known: Path, caplog: pytest.LogCaptureFixture) -> tuple[pa.Table, str]:
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        return ingest(images, MAX_PIXELS, known=known), caplog.text
+
+
+def save(path: Path, grey: int) -> None:
+    Image.fromarray(np.full((8, 8), grey, np.uint8)).save(path)
+
+
+def test_what_is_unchanged_is_not_read_again(images, known, caplog):
+    first = ingest(images, MAX_PIXELS, known=known)
+    assert first.equals(ingest(images, MAX_PIXELS))
+    second, said = again(images, known, caplog)
+    assert "200 files are unchanged, 0 are new or changed" in said
+    assert second.equals(first)
+
+
+def test_new_changed_and_removed_files_are_noticed(images, known, caplog):
+    ingest(images, MAX_PIXELS, known=known)
+    files = sorted(images.glob("*/*.png"))
+    files[3].unlink()
+    save(files[5], 90)
+    save(files[0].with_name("0.png"), 91)
+    (files[-1].parent / "broken.png").write_bytes(b"no image")
+    shutil.move(files[7], images / "9" / "moved.png")
+    table, said = again(images, known, caplog)
+    assert table.equals(ingest(images, MAX_PIXELS))
+    assert "197 files are unchanged, 4 are new or changed" in said
+
+
+def test_a_change_that_keeps_size_and_time_is_noticed(images, known):
+    """As a tool that restores times does: the change time cannot be set."""
+    ingest(images, MAX_PIXELS, known=known)
+    file = sorted(images.glob("*/*.png"))[0]
+    status = file.stat()
+    data = bytearray(file.read_bytes())
+    data[-20] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert ingest(images, MAX_PIXELS, known=known).equals(ingest(images, MAX_PIXELS))
+
+
+def test_a_file_just_written_is_read_again(images, known, caplog):
+    save(images / "1" / "new.png", 50)
+    ingest(images, MAX_PIXELS, known=known)
+    _, said = again(images, known, caplog)
+    assert "200 files are unchanged, 1 are new or changed" in said
+
+
+def test_a_damaged_file_of_rows_costs_only_time(images, known, caplog):
+    first = ingest(images, MAX_PIXELS, known=known)
+    known.write_bytes(known.read_bytes()[:500])
+    second, said = again(images, known, caplog)
+    assert "is damaged" in said
+    assert second.equals(first)
+
+
+def test_another_limit_or_folder_has_rows_of_its_own(tmp_path):
+    names = {
+        known_file(tmp_path, tmp_path / folder, limit) for folder in ("a", "b") for limit in (1, 2)
+    }
+    assert len(names) == 4
