@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.cifar import add_data_argument
 from tasks.compression.export import export
 from tasks.compression.measure import Latency, Run, eager_run, measure_latency, onnx_run
 from tasks.compression.quantize import quantize
@@ -30,7 +31,6 @@ from tasks.pixels import Pixels, fit, read
 from tasks.schema import Architecture
 from tasks.training.models import Classifier, ModelSpec, build, normalise
 
-ARCHIVE = Path("../shared/datasets/cifar10.tar.gz")
 SIZE, IMAGES, SUFFIXES = 224, 64, (".jpg", ".jpeg", ".png")
 NETWORKS: tuple[Architecture, ...] = ("resnet18", "mobilenet_v2")
 
@@ -128,11 +128,13 @@ def _report(results: dict[str, dict[str, Latency]], threads: int) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=ARCHIVE, help="tar archive or folder")
+    add_data_argument(parser)
     parser.add_argument("--runs", type=int, default=100, help="timed runs of each runtime")
     arguments = parser.parse_args()
     if not os.path.exists(arguments.data):
-        sys.exit(f"error: {arguments.data} does not exist; give images with --data")
+        sys.exit(
+            f"error: {arguments.data} does not exist; give images with --data or VISIONLOOP_CIFAR10"
+        )
     return arguments
 
 
