@@ -36,14 +36,16 @@ class _Deployed(nn.Module):
     def __init__(self, model: Classifier, spec: ModelSpec) -> None:
         super().__init__()
         self.model = model
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
-        self.register_buffer("scale", 1 / (255 * std))
-        self.register_buffer("shift", -mean / std)
+        mean, std = (torch.tensor(values) for values in (spec.mean, spec.std))
+        # For a row of pixels, not for one: a runtime then works on spans of 3·S numbers, not of
+        # 3, which took a seventh of the time of an int8 resnet18.
+        self.register_buffer("scale", (1 / (255 * std)).repeat(spec.size, 1))
+        self.register_buffer("shift", (-mean / std).repeat(spec.size, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 N×S×S×3 to logits N×C and embedding N×D."""
         # Contiguous: with channels_last strides the exporter turns a flatten into gathers.
-        x = images.permute(0, 3, 1, 2).float().contiguous() * self.scale + self.shift
+        x = (images.float() * self.scale + self.shift).permute(0, 3, 1, 2).contiguous()
         embedding = self.model.embed(x)
         return self.model.head(embedding), embedding
 
