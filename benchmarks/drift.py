@@ -5,6 +5,7 @@ images are drawn at random, clean (each kind of clean) or corrupted, and both me
 on the same columns.
 """
 
+import argparse
 import json
 import warnings
 from collections.abc import Callable
@@ -167,6 +168,7 @@ def load(bundle: Bundle, root: Path, max_pixels: int) -> tuple[Images, Images]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     # Evidently correlates columns that are constant in a window, thousands of times.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="numpy")
     params = load_params()
