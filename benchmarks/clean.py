@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from benchmarks.cifar import add_data_argument, class_folders
+from benchmarks._cifar import add_data_argument, class_folders
 
 WORKERS = 2
 PEER = Path(".visionloop/benchmarks/cleanvision")

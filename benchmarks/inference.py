@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.cifar import add_data_argument
+from benchmarks._cifar import add_data_argument
 from tasks.compression.export import export
 from tasks.compression.measure import Latency, Run, eager_run, measure_latency, onnx_run
 from tasks.compression.quantize import quantize

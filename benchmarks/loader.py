@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from benchmarks.cifar import add_data_argument, class_folders
+from benchmarks._cifar import add_data_argument, class_folders
 from tasks.schema import Augment
 from tasks.training.augmentation import augmentation
 from tasks.training.models import ModelSpec
