@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from tasks.errors import PipelineError
+from tasks.locks import waited_for
 from tasks.step import NESTED_LOG, die_with_parent
 
 if TYPE_CHECKING:  # a DVC process starts with this module: it imports nothing it can do without
@@ -35,17 +34,8 @@ _NOISE = re.compile(
 @contextmanager
 def exclusive(settings: "Settings") -> Iterator[None]:
     """Hold the pipeline for one run; a second caller waits and says so."""
-    settings.home.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(settings.home / "pipeline.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("another run is in progress; waiting for it to end")
-        lock.acquire()
-    try:
+    with waited_for(settings.home / "pipeline.lock", "another run is in progress"):
         yield
-    finally:
-        lock.release()
 
 
 def changed_stages(workspace: "Workspace", target: str) -> list[str]:

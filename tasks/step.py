@@ -11,27 +11,23 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from tasks.errors import VisionloopError
+from tasks.locks import waited_for
 
 NESTED_LOG = "VISIONLOOP_NESTED_LOG"
 _LOCK = Path("data/.step.lock")
 _POLL_SECONDS = 0.5
 _ORPHAN = 143  # as if ended by SIGTERM
 
-log = logging.getLogger(__name__)
-
 
 def run_step(main: Callable[[], None]) -> None:
     """Run the `main` of a pipeline step, one at a time in a workspace, and exit as a process."""
 
-    def alone() -> None:
-        with _steps_of_workspace():
+    def alone() -> None:  # DVC runs one at a time: another one at work is an orphan
+        with waited_for(_LOCK, "a step of an earlier run is still at work here"):
             main()
 
     run_process(alone)
@@ -51,22 +47,6 @@ def run_process(main: Callable[[], None]) -> None:
         sys.exit(_fail(_disk_full(error), 4))
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-@contextmanager
-def _steps_of_workspace() -> Iterator[None]:
-    """Hold the workspace's steps; DVC runs one at a time, so another one here is an orphan."""
-    _LOCK.parent.mkdir(exist_ok=True)
-    lock = FileLock(_LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("a step of an earlier run is still at work here; waiting for it to end")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def configure_logging(level: int = logging.INFO) -> None:

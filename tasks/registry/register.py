@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.bundle import Bundle
+from tasks.locks import held
 from tasks.params import Settings
 from tasks.registry.connection import MODEL_NAME, connect, mlflow_errors
 from tasks.registry.forward import find_experiment
-from tasks.registry.locks import held
 from tasks.registry.server import public_address
 from tasks.registry.sync import run_id_of, sync_all
 

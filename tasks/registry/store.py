@@ -13,8 +13,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from tasks.errors import ServiceError
+from tasks.locks import held
 from tasks.params import Settings
-from tasks.registry.locks import held
 from tasks.step import run_process
 
 DATABASE = "mlflow.db"

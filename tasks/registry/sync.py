@@ -12,11 +12,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tasks.errors import ServiceError
+from tasks.locks import held
 from tasks.params import Settings, load_settings
 from tasks.registry.connection import connect, mlflow_errors
 from tasks.registry.forward import KEY_TAG, Forwarder
 from tasks.registry.ledger import runs
-from tasks.registry.locks import held
 from tasks.step import run_process
 from tasks.tracking import EVENTS, outbox
 
