@@ -163,7 +163,7 @@ def _models(result: LoopResult) -> Table:
     )
     speedup = measured.eager_fp32_latency_ms / measured.latency_ms
     table.add_row(
-        f"[bold]{result.bundle.info.technique}[/] (deployed)",
+        f"[bold]{result.bundle.info.technique}[/] (chosen)",
         _interval(measured, ""),
         f"{measured.latency_ms:.3f} ms ({speedup:.1f}x faster than eager)",
         f"{measured.size_bytes / 1e3:.0f} kB",

@@ -152,7 +152,8 @@ def _predict(bundle: Bundle, test: FrozenImages, index: dict[str, int]) -> Ints:
 def _classes(challenger: Bundle, champion: Bundle) -> Rule:
     old, new = set(champion.info.classes), set(challenger.info.classes)
     if lost := sorted(old - new):
-        reason = f"the challenger no longer knows {_listed(lost)}; promote it by hand if meant"
+        way_out = "if that is meant: `visionloop promote VERSION --force`"
+        reason = f"the challenger no longer knows {_listed(lost)} ({way_out})"
         return Rule("classes", float(len(lost)), 0.0, "fail", reason)
     if added := sorted(new - old):
         reason = f"new classes {_listed(added)}; compared on the images of the known ones"
