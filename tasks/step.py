@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tasks import STARTED_BY
 from tasks.errors import VisionloopError
 from tasks.locks import waited_for
 
@@ -86,8 +87,9 @@ def die_with_parent() -> None:
 def _orphaned() -> bool:
     """Whether the parent ended while this process was still importing.
 
-    A child shares its parent's session unless it leads one; what adopts orphans (init) is in
-    another.
+    Or even before, as far as can be seen: a child shares its parent's session unless it leads
+    one, and what adopts orphans (init) is in another, except inside some containers.
     """
     own = os.getsid(0)
-    return own != os.getpid() and own != os.getsid(os.getppid())
+    adopted = own != os.getpid() and own != os.getsid(os.getppid())
+    return adopted or os.getppid() != STARTED_BY

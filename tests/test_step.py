@@ -92,6 +92,8 @@ def test_a_step_ends_when_its_parent_is_killed():
 
 SLOW_CHILD = """
 import os, time
+import tasks
+parent = os.getppid()
 print(os.getpid(), flush=True)
 while os.getppid() == parent:
     time.sleep(0.02)
@@ -101,8 +103,7 @@ run_step(lambda: open("written", "w").close())
 
 
 def test_a_step_whose_parent_is_killed_while_it_imports_does_nothing(tmp_path):
-    body = "import os; parent = os.getppid()" + SLOW_CHILD
-    command = [sys.executable, "-c", PARENT, body]
+    command = [sys.executable, "-c", PARENT, SLOW_CHILD]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as parent:
         step = int(parent.stdout.readline())
         parent.kill()
