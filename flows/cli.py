@@ -80,9 +80,11 @@ def doctor(as_json: Json = False) -> None:
 @app.command(epilog="Example: visionloop init --data ~/photos            (look, change nothing)")
 def init(
     data: Annotated[
-        str,
+        list[str],
         typer.Option(
-            help="Folder of class folders, PATH/CLASS/IMAGE; or 'digits', the quickstart."
+            help="A folder of class folders, a table (CSV, Parquet), a COCO file, a folder with VOC"
+            " annotations, an archive, a bucket (s3://...), torchvision:NAME, or 'digits', the "
+            "quickstart. Several are put together."
         ),
     ],
     preset: Annotated[
@@ -97,13 +99,13 @@ def init(
         bool, typer.Option("--force", help="Write even over changes that git does not have.")
     ] = False,
 ) -> None:
-    """Look at a folder of images and write conf/params.yaml for it; a dry run without --yes."""
-    from flows.init import propose, show, write
+    """Look at images and write conf/params.yaml for them; a dry run without --yes."""
+    from flows.init import as_given, propose, show, write
 
-    folder = data if data == "digits" else str(Path(data).expanduser().absolute())
+    sources = [as_given(one) for one in data]
     declared = [label.strip() for label in labels.split(",")] if labels else None
-    _enter_repository()
-    proposal = propose(folder, preset, declared)
+    _enter_repository(logs=True)
+    proposal = propose(sources, preset, declared)
     show(proposal, console)
     if yes:
         write(proposal, force)

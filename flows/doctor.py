@@ -27,6 +27,7 @@ from flows.services import services
 from tasks.errors import VisionloopError
 from tasks.params import Settings, load_params, load_settings
 from tasks.ports import holder, is_free
+from tasks.schema import Source
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -191,18 +192,23 @@ def _dvc(_: Settings) -> Iterator[Check]:
 
 def _params(_: Settings) -> Iterator[Check]:
     try:
-        path = Path(load_params().ingest.path)
+        sources = load_params().ingest.sources
     except VisionloopError as error:
         yield Check("params", "fail", str(error), "mend the key, or `visionloop init --data PATH`")
         return
     yield Check("params", "ok", "conf/params.yaml is valid")
-    if path.is_dir():
-        yield Check("data", "ok", str(path))
-    elif path == Path("data/raw/digits"):
-        yield Check("data", "ok", f"{path} (the quickstart's; the first run writes it)")
-    else:
-        mend = "put the images there, `dvc pull`, or `visionloop init --data PATH`"
-        yield Check("data", "fail", f"{path} is not a folder", mend)
+    yield from map(_source, sources.values())
+
+
+def _source(source: Source) -> Check:
+    if "://" in source.path:
+        return Check("data", "ok", f"{source.path} (looked at when it is ingested)")
+    if Path(source.path).exists():
+        return Check("data", "ok", source.path)
+    if Path(source.path) == Path("data/raw/digits"):
+        return Check("data", "ok", f"{source.path} (the quickstart's; the first run writes it)")
+    mend = "put the images there, or `visionloop init --data PATH`"
+    return Check("data", "fail", f"{source.path} does not exist", mend)
 
 
 def _key(settings: Settings) -> Iterator[Check]:

@@ -1,6 +1,6 @@
-"""`visionloop init`: a complete, commented conf/params.yaml for a folder of the user's own.
+"""`visionloop init`: a complete, commented conf/params.yaml for images of the user's own.
 
-A preset gives every value; what the folder decides is put in its place, with the reason.
+A preset gives every value; what the images decide is put in its place, with the reason.
 """
 
 import difflib
@@ -18,12 +18,15 @@ from ruamel.yaml import YAML
 
 from flows.recommend import Changes, recommend
 from flows.survey import Survey, survey
+from tasks.data.sources.detect import TORCHVISION, detect
 from tasks.errors import DataError, ParamsError
 from tasks.files import write_text
-from tasks.params import PARAMS_FILE, check_params, read_yaml
+from tasks.params import PARAMS_FILE, check_params, load_params, load_settings, read_yaml
+from tasks.schema import Ingest, Source
 
 PRESETS = Path("conf/presets")
 QUICKSTART = "quickstart"
+DIGITS = "digits"
 _SMALL_SIDE = 64
 _COMMENTS = 30  # the column of comments in the presets
 _PLAIN = re.compile(r"(?!(?:true|false|null|yes|no|on|off)$)[a-z/][\w./-]*", re.IGNORECASE)
@@ -40,23 +43,33 @@ class Proposal:
     survey: Survey | None
 
 
-def propose(data: str, preset: str | None, labels: list[str] | None) -> Proposal:
-    """Look at the folder `data` ("digits": the quickstart) and decide; writes nothing.
+def propose(data: list[str], preset: str | None, labels: list[str] | None) -> Proposal:
+    """Look at the sources `data` (["digits"]: the quickstart) and decide; writes no params.
 
-    Raises DataError for a folder that cannot be learnt from, ParamsError for an unknown preset.
+    Raises DataError for sources that cannot be learnt from, ParamsError for an unknown preset.
     """
     old = PARAMS_FILE.read_text(encoding="utf-8") if PARAMS_FILE.exists() else ""
-    if data == "digits":
+    if data == [DIGITS]:
         name = preset or QUICKSTART
         return Proposal(_preset_file(name).read_text(encoding="utf-8"), old, name, None)
-    found = survey(Path(data))
+    home = load_settings().home
+    limits = load_params(_preset_file(preset or QUICKSTART)).ingest
+    found = survey(_sources(data, limits, home), home)
     _check_labels(labels, found)
     name = preset or ("small" if found.long_side <= _SMALL_SIDE else "photo")
     path = _preset_file(name)
-    changes = recommend(found, read_yaml(path), _as_given(found.folder))
-    text = _header(found, name) + _changed(path.read_text(encoding="utf-8"), changes)
-    check_params(YAML(typ="safe").load(text), f"preset {name} for {data}")
+    changes = recommend(found, read_yaml(path))
+    text = _with_sources(path.read_text(encoding="utf-8"), found.ingest)
+    text = _header(found, name) + _changed(text, changes)
+    check_params(YAML(typ="safe").load(text), f"preset {name} for {', '.join(data)}")
     return Proposal(text, old, name, found)
+
+
+def as_given(data: str) -> str:
+    """A path that stays the same in another directory; other words as they are."""
+    if data == DIGITS or data.startswith(TORCHVISION) or "://" in data:
+        return data
+    return str(Path(data).expanduser().absolute())
 
 
 def write(proposal: Proposal, force: bool) -> None:
@@ -102,15 +115,41 @@ def _check_labels(labels: list[str] | None, found: Survey) -> None:
     missing = sorted(set(labels) - set(found.counts))
     unknown = sorted(set(found.counts) - set(labels))
     if missing or unknown:
-        parts = [f"has no folder for {', '.join(missing)}"] if missing else []
-        parts += [f"has folders that are not declared: {', '.join(unknown)}"] if unknown else []
-        raise DataError(f"{found.folder} {' and '.join(parts)}; mend --labels or the folders")
+        parts = [f"has no images of {', '.join(missing)}"] if missing else []
+        parts += [f"has labels that are not declared: {', '.join(unknown)}"] if unknown else []
+        raise DataError(f"{found.ingest.origin} {' and '.join(parts)}; mend --labels or the data")
 
 
-def _as_given(folder: Path) -> str:
-    """Relative inside the repository, so that it can be cloned elsewhere; else absolute."""
+def _sources(data: list[str], limits: Ingest, home: Path) -> Ingest:
+    """The ingest section with a source for each of `data`, under a name of its own."""
+    sources: dict[str, Source] = {}
+    for one in data:
+        source = detect(one, limits, home)
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(one).name.split(".")[0]).strip("-")[:50]
+        name = name or "images"
+        if name in sources:
+            name = next(n for k in range(2, 99) if (n := f"{name}-{k}") not in sources)
+        sources[name] = source.model_copy(update={"path": _portable(source.path)})
+    return limits.model_copy(update={"sources": sources})
+
+
+def _portable(path: str) -> str:
+    """Relative inside the repository, so that it can be cloned elsewhere; else as given."""
     here = Path.cwd()
-    return folder.relative_to(here).as_posix() if folder.is_relative_to(here) else str(folder)
+    return Path(path).relative_to(here).as_posix() if Path(path).is_relative_to(here) else path
+
+
+def _with_sources(text: str, ingest: Ingest) -> str:
+    """The preset with these sources in the place of its own."""
+    before, mark, rest = text.partition("  sources:")
+    comment, _, rest = rest.partition("\n")
+    after = rest[rest.index("  max_pixels:") :]
+    lines = []
+    for name, source in ingest.sources.items():
+        lines.append(f"    {name}:")
+        values = source.model_dump(exclude_defaults=True)
+        lines += [f"      {key}: {_written(value)}" for key, value in values.items()]
+    return f"{before}{mark}{comment}\n" + "\n".join(lines) + f"\n{after}"
 
 
 def _header(found: Survey, preset: str) -> str:
@@ -162,7 +201,7 @@ def _kept(text: str) -> bool:
 
 
 def _classes(found: Survey) -> Table:
-    table = Table(title=str(found.folder), title_justify="left")
+    table = Table(title=found.ingest.origin, title_justify="left")
     table.add_column("class")
     table.add_column("images", justify="right")
     table.add_column("share", justify="right")
@@ -178,7 +217,9 @@ def _facts(found: Survey, preset: str) -> Table:
         "formats": found.formats,
         "colour modes": found.modes,
     }
+    layouts = (f"{name} ({source.layout})" for name, source in found.ingest.sources.items())
     rows = {
+        "sources": ", ".join(layouts),
         "sampled": f"{found.sampled:,} files, {len(found.broken)} of them no images",
         **{name: ", ".join(f"{k} {v:,}" for k, v in c.items()) for name, c in counted.items()},
         "width": f"{found.widths.min():.0f} to {found.widths.max():.0f} px",
@@ -186,7 +227,7 @@ def _facts(found: Survey, preset: str) -> Table:
         "width / height": f"{low:.2f} to {high:.2f} (5th to 95th percentile)",
         "brightness": f"{found.percentile('brightness', 5):.2f} to "
         f"{found.percentile('brightness', 95):.2f} (0 to 1)",
-        "outside class folders": f"{found.outside:,} files, left out",
+        "without a class": f"{found.outside:,} files, left out",
         "preset": preset,
     }
     table = Table(show_header=False, box=None)

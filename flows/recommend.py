@@ -14,13 +14,12 @@ Changes = dict[str, tuple[object, str | None]]
 _SMALL_SIDE = 64
 
 
-def recommend(found: Survey, preset: Mapping[str, Any], path: str) -> Changes:
+def recommend(found: Survey, preset: Mapping[str, Any]) -> Changes:
     """Dotted key → (value, reason or None to keep the preset's comment), for `found`.
 
-    `preset` holds a whole params file's plain values; `path` is written as ingest.path.
+    `preset` holds a whole params file's plain values.
     """
     return {
-        "ingest.path": (path, None),
         **_validate(found, preset["validate"]),
         **_clean(found, preset["clean"]),
         **_prepare(found, preset["prepare"]),

@@ -1,4 +1,4 @@
-"""Looks at a folder of class folders before anything is run on it: what `init` decides from.
+"""Looks at sources of images before anything is run on them: what `init` decides from.
 
 Every file is counted; the headers of an even sample are read, and of some the pixels.
 """
@@ -11,9 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tasks.data.walk import LAYOUT, Found, find_files
+from tasks.data.images import ImageFile, read_image
+from tasks.data.sources import Found, find, local_folder
+from tasks.data.sources.folders import LAYOUT
 from tasks.errors import DataError
-from tasks.pixels import STATISTICS, UnreadableImage, read, statistics
+from tasks.pixels import STATISTICS, UnreadableImage, statistics
+from tasks.schema import Ingest
 
 FEWEST = 10  # images a class needs: below it, a split holds one image or none
 _HEADERS = 600
@@ -27,9 +30,9 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Survey:
-    """What a folder holds; `widths`, `heights` and `statistics` are of the sample."""
+    """What the sources hold; `widths`, `heights` and `statistics` are of the sample."""
 
-    folder: Path
+    ingest: Ingest
     counts: dict[str, int]
     outside: int
     sampled: int
@@ -42,7 +45,7 @@ class Survey:
 
     @property
     def images(self) -> int:
-        """Files in class folders."""
+        """Images with a label."""
         return sum(self.counts.values())
 
     @property
@@ -67,18 +70,21 @@ class Survey:
         return float(np.percentile(self.measured[statistic], percent))
 
 
-def survey(folder: Path) -> Survey:
-    """Look at `folder`; raises DataError naming what is wrong with it and the way out."""
-    found = find_files(folder)
+def survey(ingest: Ingest, home: Path) -> Survey:
+    """Look at the sources; raises DataError naming what is wrong with them and the way out."""
+    found: list[Found] = []
+    for source in ingest.sources.values():
+        found += find(source, local_folder(source, ingest, home))
+    where = ingest.origin
     inside = [file for file in found if file.label is not None]
     counts = dict(sorted(Counter(str(file.label) for file in inside).items()))
-    _check_classes(folder, counts)
+    _check_classes(where, counts)
     headers, broken = _read_headers(_evenly(inside, _HEADERS))
     if not headers:
-        raise DataError(f"no file of {folder} could be read as an image; e.g. {broken[0]}")
+        raise DataError(f"no file of {where} could be read as an image; e.g. {broken[0]}")
     sizes = np.array([size for _, size, _, _ in headers], np.float64)
     return Survey(
-        folder=folder,
+        ingest=ingest,
         counts=counts,
         outside=len(found) - len(inside),
         sampled=len(headers) + len(broken),
@@ -87,11 +93,11 @@ def survey(folder: Path) -> Survey:
         modes=dict(Counter(mode for _, _, _, mode in headers).most_common()),
         widths=sizes[:, 0],
         heights=sizes[:, 1],
-        measured=_measure(folder, [file for file, _, _, _ in headers], sizes),
+        measured=_measure(where, [file for file, _, _, _ in headers], sizes),
     )
 
 
-def _check_classes(folder: Path, counts: dict[str, int]) -> None:
+def _check_classes(folder: str, counts: dict[str, int]) -> None:
     if len(counts) < 2:
         only = next(iter(counts))
         raise DataError(
@@ -124,7 +130,9 @@ def _read_headers(files: list[Found]) -> tuple[list[_Header], list[str]]:
         try:
             with Image.open(file.file) as image:
                 width, height = image.size
-                if image.getexif().get(_ORIENTATION) in _SIDEWAYS:
+                if file.box is not None:
+                    width, height = file.box[2] - file.box[0], file.box[3] - file.box[1]
+                elif image.getexif().get(_ORIENTATION) in _SIDEWAYS:
                     width, height = height, width
                 headers.append((file, (width, height), image.format or "?", image.mode))
         except _DECODER_ERRORS as error:
@@ -132,13 +140,14 @@ def _read_headers(files: list[Found]) -> tuple[list[_Header], list[str]]:
     return headers, broken
 
 
-def _measure(folder: Path, files: list[Found], sizes: Floats) -> dict[str, Floats]:
+def _measure(folder: str, files: list[Found], sizes: Floats) -> dict[str, Floats]:
     """The statistics of a part of the sample: the larger its images, the fewer are decoded."""
     count = int(np.clip(_PIXELS_READ / np.median(sizes.prod(axis=1)), 16, 200))
     rows = []
     for file in _evenly(files, count):
         try:
-            rows.append(statistics(read(file.file, _MAX_PIXELS)))
+            image = read_image(ImageFile(Path(file.file), file.box), _MAX_PIXELS)
+            rows.append(statistics(image))
         except UnreadableImage:
             continue
     if not rows:

@@ -120,7 +120,11 @@ class Bundle:
     def pixels(self, source: Path | str | bytes) -> Pixels:
         """An image file as this bundle's input, uint8 S×S×3; raises UnreadableImage."""
         contract = self.info.input
-        return fit(read(source, contract.max_pixels), contract.size, contract.resize)
+        return self.fitted(read(source, contract.max_pixels))
+
+    def fitted(self, image: Pixels) -> Pixels:
+        """A decoded image, uint8 H×W×3, as the model's input, uint8 S×S×3."""
+        return fit(image, self.info.input.size, self.info.input.resize)
 
     def reference(self) -> dict[str, npt.NDArray[Any]]:
         """reference.npz as arrays by name."""

@@ -26,6 +26,7 @@ Resize = Literal["stretch", "letterbox"]
 STATISTICS = ("brightness", "contrast", "sharpness", "saturation", "aspect_ratio")
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_ANIMATED = ("PNG", "WEBP", "TIFF", "GIF")
 _STATISTICS_SIDE = 256  # larger images are measured on a box-filtered reduction
 _TOGETHER = 16  # images measured in one go: what a processor keeps in its cache
 _DECODER_ERRORS = (
@@ -44,17 +45,25 @@ class UnreadableImage(DataError):
     """A file that is not an image, or a broken or too large one; the message says which."""
 
 
+class Decoded(NamedTuple):
+    """An image, its file's colour mode in Pillow's terms, and what a user should know of it."""
+
+    pixels: Pixels
+    mode: str
+    note: str | None
+
+
 def read(source: Path | str | bytes, max_pixels: int) -> Pixels:
     """Decode an image to uint8 H×W×3 RGB, upright.
 
     Alpha is composited over white, 16-bit grey is scaled to 8 bits, an animation gives its
     first frame. Raises UnreadableImage; a file over `max_pixels` is refused undecoded.
     """
-    return read_with_mode(source, max_pixels)[0]
+    return decode(source, max_pixels).pixels
 
 
-def read_with_mode(source: Path | str | bytes, max_pixels: int) -> tuple[Pixels, str]:
-    """As `read`, with the file's own colour mode in Pillow's terms ("RGB", "L", "P", …)."""
+def decode(source: Path | str | bytes, max_pixels: int) -> Decoded:
+    """As `read`, with the file's own colour mode, and a note when it holds more images."""
     try:
         if (not isinstance(source, bytes) and os.path.getsize(source) == 0) or source == b"":
             raise UnreadableImage("empty file (0 bytes)")
@@ -67,11 +76,37 @@ def read_with_mode(source: Path | str | bytes, max_pixels: int) -> tuple[Pixels,
                 )
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            return np.asarray(_to_rgb(image)), mode
+            pixels = np.asarray(_to_rgb(image))
+            return Decoded(pixels, mode, _several(image))
     except UnidentifiedImageError:
         raise UnreadableImage(f"not an image in a known format ({', '.join(_FORMATS)})") from None
     except _DECODER_ERRORS as error:
         raise UnreadableImage(f"broken image: {error}") from None
+
+
+def crop(image: Pixels, box: tuple[int, int, int, int]) -> Pixels:
+    """The part of uint8 H×W×3 inside `box` (left, top, right, bottom) and the image.
+
+    Raises UnreadableImage when that is empty.
+    """
+    left, top, right, bottom = box
+    part = image[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
+    if not part.size:
+        height, width = image.shape[:2]
+        raise UnreadableImage(f"the box {box} lies outside the image of {width}x{height} pixels")
+    return part
+
+
+def _several(image: Image.Image) -> str | None:
+    """Asked last: it may seek, and a broken second frame must not cost the first."""
+    if image.format not in _ANIMATED:
+        return None
+    try:
+        several = getattr(image, "is_animated", False)
+    except _DECODER_ERRORS:
+        return None
+    word = "pages" if image.format == "TIFF" else "frames"
+    return f"the file has several {word}; the first is used" if several else None
 
 
 def fit(image: Pixels, size: int, resize: Resize) -> Pixels:

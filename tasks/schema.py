@@ -9,6 +9,25 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Policy = Literal["drop", "keep"]
+SplitName = Literal["train", "validation", "test"]
+TorchvisionName = Literal[
+    "CIFAR10",
+    "CIFAR100",
+    "DTD",
+    "FGVCAircraft",
+    "FashionMNIST",
+    "Flowers102",
+    "Food101",
+    "GTSRB",
+    "Imagenette",
+    "KMNIST",
+    "MNIST",
+    "OxfordIIITPet",
+    "PCAM",
+    "STL10",
+    "SVHN",
+    "USPS",
+]
 Architecture = Literal[
     "resnet_small", "resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0"
 ]
@@ -20,13 +39,64 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class _Source(Section):
+    """What every source has."""
+
+    path: str = Field(min_length=1, description="relative to the repository, or absolute")
+    folder: str | None = Field(None, description="the folder in it that holds the data")
+    labels: dict[str, str | None] = Field(
+        default_factory=dict, description="label there: label here; several may merge; null drops"
+    )
+    split: SplitName | None = Field(None, description="of images whose source gives them none")
+
+
+class FolderSource(_Source):
+    """Class folders, or class folders in folders named train, val and test."""
+
+    layout: Literal["folders", "split_folders"]
+
+
+class TableSource(_Source):
+    """A CSV or Parquet table with the columns path and label."""
+
+    layout: Literal["table"]
+    annotations: str = Field(min_length=1, description="the table, relative to path")
+
+
+class BoxSource(_Source):
+    """Boxes in a COCO file or in Pascal VOC files; each becomes an image."""
+
+    layout: Literal["coco", "voc"]
+    annotations: str = Field(description="the COCO file or the folder of XML files")
+    margin: float = Field(ge=0, le=5, description="added on each side, as a share of the box's")
+
+
+class TorchvisionSource(_Source):
+    """A torchvision data set; its own test split is kept."""
+
+    layout: Literal["torchvision"]
+    dataset: TorchvisionName
+
+
+Source = Annotated[
+    FolderSource | TableSource | BoxSource | TorchvisionSource, Field(discriminator="layout")
+]
+
+
 class Ingest(Section):
     """Where the images are."""
 
-    path: str = Field(
-        min_length=1, description="folder of class folders, relative to the repository or absolute"
+    sources: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,60}$")], Source] = Field(
+        min_length=1, description="name: where its images are and how they are laid out"
     )
     max_pixels: int = Field(ge=1, description="images with more pixels are refused unread")
+    max_archive_files: int = Field(ge=1, description="an archive with more is refused")
+    max_archive_gb: float = Field(gt=0, description="an archive that unpacks to more is refused")
+
+    @property
+    def origin(self) -> str:
+        """Where the images are from, in words."""
+        return ", ".join(source.path for source in self.sources.values())
 
 
 class CleanPolicy(Section):

@@ -106,13 +106,14 @@ def _write_params(source: Path, target: Path, overrides: Mapping[str, object]) -
 
 def _link_images(root: Path, workspace: Path, params: Params) -> None:
     """Let the workspace see the user's images; the quickstart's come from DVC instead."""
-    path = Path(params.ingest.path)
-    source, target = root / path, workspace / path
-    if path.is_absolute() or path.is_relative_to("data/raw/digits") or not source.exists():
-        return
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(source, target_is_directory=True)
+    for given in params.ingest.sources.values():
+        path = Path(given.path)
+        source, target = root / path, workspace / path
+        if path.is_absolute() or path.is_relative_to("data/raw/digits") or not source.exists():
+            continue
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(source)
 
 
 def _remove_old_workspaces(newest: Path) -> None:

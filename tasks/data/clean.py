@@ -1,4 +1,4 @@
-"""The step `clean`: data/manifest.parquet → data/cleaned.parquet and data/metrics/clean.json.
+"""The step `clean`: data/manifest/*.parquet → data/cleaned.parquet and data/metrics/clean.json.
 
 Every row stays, with its flags, its group of near-duplicates, whether it is kept, and the
 flag that dropped it. What a flag means for a row is the policy in the params.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.data.duplicates import components, near_duplicates
-from tasks.data.tables import CLEANED, MANIFEST, read_table, write_table
+from tasks.data.tables import CLEANED, read_manifest, write_table
 from tasks.files import write_json
 from tasks.params import load_params
 from tasks.schema import Clean, CleanPolicy
@@ -117,7 +117,8 @@ def _decide(table: "pd.DataFrame", policy: CleanPolicy) -> None:
 
 def main() -> None:
     """The step."""
-    table = clean(read_table(MANIFEST, "ingest"), load_params().clean)
+    params = load_params()
+    table = clean(read_manifest(params.ingest.sources), params.clean)
     counts = summary(table)
     log.info("%(images)d images: %(flagged)d flagged, %(dropped)d dropped, %(kept)d kept", counts)
     log.info("flags: %s", counts["flags"])

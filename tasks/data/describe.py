@@ -13,15 +13,16 @@ import numpy as np
 from PIL import Image
 
 from tasks.data.phash import HASHED_SIDE, perceptual_hashes
-from tasks.data.walk import Found
+from tasks.data.sources.found import Found
 from tasks.files import sha256
 from tasks.pixels import (
     STATISTICS,
     Pixels,
     Sample,
     UnreadableImage,
+    crop,
+    decode,
     measure,
-    read_with_mode,
     sample,
 )
 
@@ -43,12 +44,12 @@ class Seen(NamedTuple):
 
 
 def describe_all(chunk: "Sequence[Found]", max_pixels: int) -> list[Row]:
-    """The manifest rows of a chunk of files: the unit of work of a process.
+    """What the manifest says of a chunk of files: the unit of work of a process.
 
     A file that cannot be read carries the reason in `error`. A row does not depend on the
     other files of the chunk.
     """
-    rows: list[Row] = [{"path": found.path, "label": found.label} for found in chunk]
+    rows: list[Row] = [{} for _ in chunk]
     seen: dict[int, Seen] = {}
     for index, found in enumerate(chunk):
         try:
@@ -88,7 +89,9 @@ def _describe(found: Found, max_pixels: int, row: Row) -> Seen:
         row["file_hash"] = sha256(found.file)
     if found.problem is not None:
         raise UnreadableImage(found.problem)
-    image, mode = read_with_mode(source, max_pixels)
+    image, mode, note = decode(source, max_pixels)
+    if found.box is not None:
+        image = crop(image, found.box)
     grey = Image.fromarray(image).convert("L")
     if (factor := max(grey.size) // _GREY_SIDE) > 1:
         grey = grey.reduce(factor)
@@ -98,6 +101,8 @@ def _describe(found: Found, max_pixels: int, row: Row) -> Seen:
         "width": image.shape[1],
         "height": image.shape[0],
         "mode": mode,
+        "note": note,
+        "entropy": grey.entropy() / 8,
         "pixel_hash": pixel_hash(image),
         "thumbnail": thumbnail.tobytes(),
     }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tasks.data.walk import Found
+from tasks.data.sources.found import Found
 from tasks.files import atomic_write, sha256, sha256_json
 
 if TYPE_CHECKING:
@@ -25,9 +25,10 @@ Stamps = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.int64]
 
 _STAMP = ("_size", "_mtime", "_ctime", "_inode")
+_KEY = "_key"
 _UNCERTAIN_NS = 2_000_000_000
 # The code whose change makes other rows of the same files.
-_CODE = ("describe.py", "ingest.py", "phash.py", "walk.py", "../pixels.py")
+_CODE = ("describe.py", "ingest.py", "phash.py", "../pixels.py")
 
 log = logging.getLogger(__name__)
 
@@ -60,24 +61,34 @@ def take_known(
     kept = _load(file)
     if kept is None or not len(kept):
         return None, np.empty(0, np.int64)
-    place = {path: index for index, path in enumerate(kept["path"].to_pylist())}
-    where = np.array([place.get(one.path, -1) for one in found], np.int64)
+    place = {key: index for index, key in enumerate(kept[_KEY].to_pylist())}
+    where = np.array([place.get(key, -1) for key in map(_key, found)], np.int64)
     before = np.column_stack([kept[name].to_numpy() for name in _STAMP])
     same = (where >= 0) & (before[where] == current).all(axis=1) & (current[:, 0] >= 0)
     (indices,) = np.nonzero(same)
-    return kept.drop_columns(list(_STAMP)).take(where[indices]), indices
+    return kept.drop_columns([_KEY, *_STAMP]).take(where[indices]), indices
 
 
-def keep(file: Path, rows: "pa.Table", current: Stamps) -> None:
-    """Keep the rows with their files' stamps for the next ingest, in the order of `current`."""
+def keep(file: Path, found: Sequence[Found], rows: "pa.Table", current: Stamps) -> None:
+    """Keep the rows of `found` with their files' stamps for the next ingest."""
     import pyarrow as pa
 
     sure = np.maximum(current[:, 1], current[:, 2]) < time.time_ns() - _UNCERTAIN_NS
+    rows = rows.append_column(_KEY, pa.array(map(_key, found), pa.string()))
     for column, name in enumerate(_STAMP):
         rows = rows.append_column(name, pa.array(current[:, column]))
     rows = rows.filter(pa.array(sure))
     with atomic_write(file) as stream, pa.ipc.new_file(stream, rows.schema) as writer:
         writer.write_table(rows)
+
+
+def _key(one: Found) -> str:
+    """What a row depends on besides the file."""
+    return (
+        one.path
+        if one.box is None and one.problem is None
+        else f"{one.path} {one.box} {one.problem}"
+    )
 
 
 def _load(file: Path) -> "pa.Table | None":

@@ -14,14 +14,15 @@ import numpy.typing as npt
 
 from tasks.bundle import InputContract
 from tasks.data.describe import pixel_hash
+from tasks.data.images import Folders, ImageFile, image_files, read_image, source_folders
 from tasks.data.parallel import Progress, chunks, in_order, workers_for
 from tasks.data.shards import SHARDS, write_index
 from tasks.data.shards import SPLITS as NAMES
 from tasks.data.tables import SPLITS, read_table
 from tasks.errors import DataError
 from tasks.files import atomic_write, remove_leftovers, write_directory, write_json
-from tasks.params import load_params
-from tasks.pixels import STATISTICS, Pixels, UnreadableImage, fit, read, statistics
+from tasks.params import load_params, load_settings
+from tasks.pixels import STATISTICS, Pixels, UnreadableImage, fit, statistics
 from tasks.step import run_step
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ log = logging.getLogger(__name__)
 
 
 class Source(NamedTuple):
-    """An image file and the pixel hash it had when it was ingested."""
+    """An image and the pixel hash it had when it was ingested."""
 
-    file: Path
+    image: ImageFile
     pixel_hash: str
 
 
@@ -48,26 +49,26 @@ class Packed(NamedTuple):
 
 def prepare(
     splits: "pd.DataFrame",
-    root: Path,
+    folders: Folders,
     contract: InputContract,
     target: Path = SHARDS,
     workers: int | None = None,
 ) -> None:
     """Write the shards of `splits` (rows of data/splits.parquet) to `target`.
 
-    Raises DataError when a file below `root` is not what was ingested. On any error, a full
-    disk too, `target` stays as it was.
+    `folders` holds those of the sources. Raises DataError when a file is not what was
+    ingested. On any error, a full disk too, `target` stays as it was.
     """
     classes = sorted(splits["label"].unique())
     if workers is None:
-        workers = workers_for(str(root / path) for path in splits["path"])
+        workers = workers_for(str(image.file) for image in image_files(splits, folders))
     progress = Progress("prepared", len(splits))
 
     def fill(folder: Path) -> None:
         for name in NAMES:
             rows = splits[splits["split"] == name]
             _write_small(folder, name, rows, classes)
-            parts = _packed(rows, root, contract, workers, progress)
+            parts = _packed(rows, folders, contract, workers, progress)
             _write_images(folder, name, (len(rows), contract.size, contract.size, 3), parts)
         write_index(folder, classes, contract)
 
@@ -88,23 +89,25 @@ def pack(sources: Sequence[Source], contract: InputContract) -> Packed:
 def _read_unchanged(source: Source, max_pixels: int) -> Pixels:
     way_out = "run `dvc repro`, which ingests it again"
     try:
-        image = read(source.file, max_pixels)
+        image = read_image(source.image, max_pixels)
     except UnreadableImage as error:
         raise DataError(
-            f"{source.file} could be read when it was ingested, now it cannot ({error}); {way_out}"
+            f"{source.image} could be read when it was ingested, now it cannot ({error}); {way_out}"
         ) from None
     if pixel_hash(image) != source.pixel_hash:
-        raise DataError(f"{source.file} has changed since it was ingested; {way_out}")
+        raise DataError(f"{source.image} has changed since it was ingested; {way_out}")
     return image
 
 
 def _packed(
-    rows: "pd.DataFrame", root: Path, contract: InputContract, workers: int, progress: Progress
+    rows: "pd.DataFrame",
+    folders: Folders,
+    contract: InputContract,
+    workers: int,
+    progress: Progress,
 ) -> Iterator[Packed]:
-    sources = [
-        Source(root / path, digest)
-        for path, digest in zip(rows["path"], rows["pixel_hash"], strict=True)
-    ]
+    images = image_files(rows, folders)
+    sources = [Source(*pair) for pair in zip(images, rows["pixel_hash"], strict=True)]
     size = max(1, _CHUNK_BYTES // (contract.size**2 * 3))
     work = partial(pack, contract=contract)
     for packed in in_order(work, chunks(sources, min(size, 256)), workers):
@@ -148,7 +151,8 @@ def main() -> None:
         max_pixels=params.ingest.max_pixels,
     )
     remove_leftovers(SHARDS)
-    prepare(read_table(SPLITS, "split"), Path(params.ingest.path), contract)
+    folders = source_folders(params.ingest, load_settings().home)
+    prepare(read_table(SPLITS, "split"), folders, contract)
 
 
 if __name__ == "__main__":

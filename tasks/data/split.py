@@ -20,7 +20,7 @@ from tasks.step import run_step
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("path", "label", "pixel_hash", "group", "split")
+COLUMNS = ("path", "source", "label", "box", "pixel_hash", "group", "split")
 _SEEDS_TRIED = 50
 
 log = logging.getLogger(__name__)

@@ -1,5 +1,6 @@
 """The Parquet tables between the data steps, written whole or not at all."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,22 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-MANIFEST = Path("data/manifest.parquet")
+MANIFEST = Path("data/manifest")
 CLEANED = Path("data/cleaned.parquet")
 SPLITS = Path("data/splits.parquet")
+
+
+def manifest_file(source: str) -> Path:
+    """Where the rows of a source are."""
+    return MANIFEST / f"{source}.parquet"
+
+
+def read_manifest(sources: Iterable[str]) -> "pd.DataFrame":
+    """The rows of all sources, by path; raises DataError."""
+    import pandas as pd
+
+    tables = [read_table(manifest_file(name), f"ingest@{name}") for name in sources]
+    return pd.concat(tables).sort_values("path", ignore_index=True)
 
 
 def read_table(path: Path, made_by: str) -> "pd.DataFrame":

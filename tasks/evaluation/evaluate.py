@@ -102,7 +102,7 @@ def fill_bundle(directory: Path, evidence: Evidence, info: BundleInfo, params: P
     with atomic_write(directory / REFERENCE) as stream:
         np.savez_compressed(stream, allow_pickle=False, **evidence.reference)
     write_text(directory / REPORT, render_report(evidence, info, params.evaluate))
-    dataset = Path(params.ingest.path).name
+    dataset = ", ".join(params.ingest.sources)
     write_text(directory / CARD, render_card(evidence, info, params, dataset))
 
 

@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from tasks.bundle import Bundle
+from tasks.data.images import ImageFile, image_files, read_image, source_folders
 from tasks.data.shards import SHARDS, open_shards
+from tasks.data.tables import SPLITS, read_table
 from tasks.errors import DataError
+from tasks.params import load_settings
 from tasks.pixels import Pixels, UnreadableImage
 from tasks.registry.gate import FrozenImages
 from tasks.schema import Params
@@ -21,22 +24,27 @@ def frozen_images(params: Params, root: Path = Path()) -> FrozenImages:
     """
     shards = open_shards(root / SHARDS)
     split = shards.split("test")
-    folder = root / params.ingest.path
 
     def images(bundle: Bundle) -> Pixels:
         contract = bundle.info.input
         if (contract.size, contract.resize) == (shards.contract.size, shards.contract.resize):
             return split.images
-        return np.stack([_decode(bundle, folder / path) for path in split.paths])
+        files = _files(params, root, split.paths)
+        return np.stack([_decode(bundle, file) for file in files])
 
     return FrozenImages(shards.classes, split.labels, images)
 
 
-def _decode(bundle: Bundle, path: Path) -> Pixels:
+def _files(params: Params, root: Path, paths: list[str]) -> list[ImageFile]:
+    rows = read_table(root / SPLITS, "split").set_index("path", drop=False).loc[paths]
+    return image_files(rows, source_folders(params.ingest, load_settings().home, root))
+
+
+def _decode(bundle: Bundle, image: ImageFile) -> Pixels:
     try:
-        return bundle.pixels(path)
+        return bundle.fitted(read_image(image, bundle.info.input.max_pixels))
     except UnreadableImage as error:
         raise DataError(
-            f"test image {path} cannot be prepared for the champion's input of "
+            f"test image {image} cannot be prepared for the champion's input of "
             f"{bundle.info.input.size} pixels: {error}"
         ) from None

@@ -63,7 +63,7 @@ def main() -> None:
     key = f"train-{sha256_json([config.model_dump(mode='json'), shards.digest])[:12]}"
     run = open_run(key, "train", settings=settings)
     run.params({"train": config.model_dump(mode="json")})
-    record_origin(run, shards, params.ingest.path)
+    record_origin(run, shards, params.ingest.origin)
     checkpoint = settings.home / "checkpoints" / key / "checkpoint.pt"
     try:
         model, spec, result = train_model(config, shards, run, checkpoint)

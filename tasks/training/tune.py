@@ -74,7 +74,7 @@ def main() -> None:
     """The step `tune`."""
     params = load_params()
     shards = open_shards()
-    sweep(params.tune, params.train, shards, load_settings(), params.ingest.path, BEST.parent)
+    sweep(params.tune, params.train, shards, load_settings(), params.ingest.origin, BEST.parent)
 
 
 def _extremes(bounds: Range) -> list[Any]:

@@ -1,29 +1,19 @@
-"""Finds the files of a folder of class folders: <root>/<class>/…/<image>."""
+"""Class folders, <root>/<class>/…/<image>, or <root>/<split>/<class>/…/<image>."""
 
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.data.sources.found import SPLIT_NAMES, Found
 from tasks.errors import DataError
 
-LAYOUT = "put images in class folders, PATH/<class>/<image>, and set ingest.path to PATH"
+LAYOUT = "put images in class folders, PATH/<class>/<image>, and run `visionloop init --data PATH`"
 _LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"}
 
 Identity = tuple[int, int]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Found:
-    """A file: its manifest path, its class (None outside any) and its name on this system."""
-
-    path: str
-    label: str | None
-    file: str
-    problem: str | None = None
 
 
 def find_files(root: Path) -> list[Found]:
@@ -40,6 +30,36 @@ def find_files(root: Path) -> list[Found]:
         raise DataError(f"the class folders of {root} are empty; {LAYOUT}")
     log.info("found %d files below %s", len(found), root)
     return found
+
+
+def find_split_files(root: Path) -> list[Found]:
+    """As `find_files`, of class folders in folders named train, val (or validation) and test.
+
+    Raises DataError when a folder has another name.
+    """
+    _check(root)
+    splits = split_folders(root)
+    found = [
+        Found(entry.name, None, entry.path, "outside the folders of splits")
+        for entry in _entries(str(root))
+        if entry.name not in splits
+    ]
+    for name, split in splits.items():
+        for one in find_files(root / name):
+            found.append(one._replace(path=f"{name}/{one.path}", split=split))
+    return sorted(found, key=lambda one: one.path)
+
+
+def split_folders(root: Path) -> dict[str, str]:
+    """The folders of `root` and the split that each one's name means."""
+    names = [entry.name for entry in _entries(str(root)) if _is_folder(entry)]
+    wrong = [name for name in names if name.lower() not in SPLIT_NAMES]
+    if wrong:
+        raise DataError(
+            f"{root} is declared as split_folders, but {wrong[0]!r} is none of "
+            f"{', '.join(sorted(SPLIT_NAMES))}; rename it, or set its layout to folders"
+        )
+    return {name: SPLIT_NAMES[name.lower()] for name in names}
 
 
 def _check(root: Path) -> None:
