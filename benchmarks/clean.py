@@ -28,10 +28,12 @@ if __name__ == "__main__":  # not above: the workers would import it all too
     import pandas as pd, scipy.sparse.csgraph
     from tasks.data.clean import clean
     from tasks.data.ingest import ingest
+    from tasks.data.sources.folders import find_files
     from tasks.params import load_params
     params = load_params()
     started = time.perf_counter()
-    rows = ingest(Path(sys.argv[1]), params.ingest.max_pixels, int(sys.argv[2]))
+    found = find_files(Path(sys.argv[1]))
+    rows = ingest("cifar", found, params.ingest.max_pixels, int(sys.argv[2]))
     table = clean(rows.to_pandas(), params.clean)
     print(len(table) / (time.perf_counter() - started))
 """

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Policy = Literal["drop", "keep"]
+Policy = Literal["keep", "flag", "drop", "quarantine"]
 SplitName = Literal["train", "validation", "test"]
 TorchvisionName = Literal[
     "CIFAR10",
@@ -100,25 +100,41 @@ class Ingest(Section):
 
 
 class CleanPolicy(Section):
-    """What to do with an image that carries a flag."""
+    """What to do with an image that a detector finds.
+
+    keep: nothing, not even a flag; flag: say so; quarantine: leave out until somebody decides
+    (`visionloop data review`); drop: leave out.
+    """
 
     unreadable: Literal["drop"] = Field(description="broken, truncated, empty or no image at all")
     exact_duplicate: Policy = Field(description="the same pixels as an earlier image")
-    conflicting_label: Policy = Field(description="the same pixels under another label")
+    conflicting_label: Policy = Field(description="a duplicate of an image with another label")
     near_duplicate: Policy = Field(description="almost the same picture as an earlier image")
     too_small: Policy = Field(description="shorter side below clean.min_side")
+    odd_size: Policy = Field(description="far larger or smaller than the others")
+    odd_aspect_ratio: Policy = Field(description="far wider or narrower than the others")
     dark: Policy = Field(description="brightness below clean.dark")
     bright: Policy = Field(description="brightness above clean.bright")
+    low_contrast: Policy = Field(description="contrast below clean.low_contrast")
     blurry: Policy = Field(description="sharpness below clean.blurry")
+    low_information: Policy = Field(description="entropy below clean.low_information")
+    wrong_mode: Policy = Field(description="grey among coloured images, or coloured among grey")
+    outlier: Policy = Field(description="statistics far from those of its class")
 
 
 class Clean(Section):
     """Thresholds of the detectors, and the policy for each."""
 
     min_side: int = Field(ge=1, description="pixels of the shorter side")
+    odd_size: float = Field(gt=1, description="times the median size (root of the area), or below")
+    odd_aspect_ratio: float = Field(gt=1, description="times the median width / height, or below")
     dark: Share = Field(description="mean brightness below this is dark")
     bright: Share = Field(description="mean brightness above this is bright")
+    low_contrast: Share = Field(description="standard deviation of brightness")
     blurry: float = Field(ge=0, description="sharpness below this is blurry")
+    low_information: Share = Field(description="entropy of the grey values, 1: all equally often")
+    wrong_mode: Share = Field(description="share of the set that is grey (or coloured) like it")
+    outlier: float = Field(gt=0, description="modified z-score within the class")
     near_duplicate_bits: int = Field(ge=0, le=16, description="Hamming distance of 64-bit hashes")
     near_duplicate_pixels: Share = Field(description="mean pixel difference that confirms")
     policy: CleanPolicy
@@ -141,6 +157,7 @@ class Split(Section):
     validation: float = Field(gt=0, lt=1, description="share of the images")
     test: float = Field(gt=0, lt=1, description="share of the images")
     seed: int = Field(ge=0, description="another seed, another split")
+    folds: int | None = Field(ge=2, le=100, description="of cross-validation; null: none")
 
     @model_validator(mode="after")
     def _leaves_training(self) -> Self:

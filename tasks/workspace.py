@@ -25,7 +25,8 @@ from tasks.params import (
 )
 from tasks.schema import Params
 
-_COPIED = ("tasks", "conf", "dvc.yaml", ".dvcignore")
+_COPIED = ("tasks", "conf", "dvc.yaml", ".dvcignore", "data/review.csv")
+_REMEMBERED = "data/splits.parquet"  # the split step keeps old images where they were
 _KEPT_WORKSPACES = 5
 
 
@@ -64,6 +65,8 @@ def _fill_workspace(root: Path, workspace: Path, overrides: Mapping[str, object]
         _copy(root / name, workspace / name)
     for pointer in (root / "data").rglob("*.dvc"):
         _copy(pointer, workspace / pointer.relative_to(root))
+    if not (workspace / _REMEMBERED).exists():
+        _copy(root / _REMEMBERED, workspace / _REMEMBERED)
     if not (workspace / "dvc.lock").exists() and (root / "dvc.lock").exists():
         shutil.copy2(root / "dvc.lock", workspace / "dvc.lock")
     if not (workspace / ".venv").exists():

@@ -112,7 +112,7 @@ def test_a_value_out_of_range_is_named_with_the_value(values, key, value):
     ("key", "value"),
     [
         ("train.lr", "fast"), ("train.epochs", 2.5), ("train.epochs", "20"),
-        ("train.pretrained", 1), ("train.pretrained", "yes"), ("ingest.path", 7),
+        ("train.pretrained", 1), ("train.pretrained", "yes"), ("ingest.sources.digits.path", 7),
         ("split.seed", True),
         ("validate.labels", "a,b"), ("train.architecture", "resnet19"),
         ("prepare.resize", "squash"), ("evaluate.license", "Apache 2.0"),

@@ -114,5 +114,5 @@ def test_a_workspace_sees_relative_images(
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "data" / "mine" / "cat").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    workspace = open_workspace({"ingest.path": "data/mine"}, settings)
+    workspace = open_workspace({"ingest.sources.digits.path": "data/mine"}, settings)
     assert (workspace.root / "data" / "mine" / "cat").is_dir()

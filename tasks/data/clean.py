@@ -1,17 +1,20 @@
-"""The step `clean`: data/manifest/*.parquet → data/cleaned.parquet and data/metrics/clean.json.
+"""The step `clean`: data/manifest → data/cleaned.parquet, data/duplicates.parquet and counts.
 
-Every row stays, with its flags, its group of near-duplicates, whether it is kept, and the
-flag that dropped it. What a flag means for a row is the policy in the params.
+Every row stays, with each detector's score and flag, its group of duplicates, what is done
+with it and why. What a flag means is the policy in the params; a person's decisions in
+`review` come before it.
 """
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tasks.data.detectors import DETECTORS
 from tasks.data.duplicates import components, near_duplicates
-from tasks.data.tables import CLEANED, read_manifest, write_table
+from tasks.data.review import Decisions, decisions_of
+from tasks.data.tables import CLEANED, DECISIONS, DUPLICATES, read_manifest, read_table, write_table
 from tasks.files import write_json
 from tasks.params import load_params
 from tasks.schema import Clean, CleanPolicy
@@ -22,44 +25,65 @@ if TYPE_CHECKING:
 
 METRICS = Path("data/metrics/clean.json")
 FLAGS = tuple(CleanPolicy.model_fields)
+POLICIES = ("keep", "flag", "quarantine", "drop")  # a later one overrules
 _DUPLICATES = ("exact_duplicate", "near_duplicate")
+_STRICTNESS = {"test": 0, "validation": 1, "train": 2}
 
 log = logging.getLogger(__name__)
 
 
-def clean(manifest: "pd.DataFrame", config: Clean) -> "pd.DataFrame":
-    """The manifest with flag_<name> for each of FLAGS, `group`, `keep` and `reason`.
+class Cleaned(NamedTuple):
+    """The manifest with what was found, and the pairs of near-duplicates.
 
-    Of duplicates, exact or near, the first by path is not flagged; one that is dropped for
-    another reason is passed over for a sound one. `group` is the smallest pixel hash among
-    all that are near-duplicates of each other, directly or through others.
+    `pairs` has left and right (pixel hashes); `table` the manifest's columns and
+    score_<detector>, flag_<name> for each of FLAGS, group, decision, keep and reason.
+    """
+
+    table: "pd.DataFrame"
+    pairs: "pd.DataFrame"
+
+
+def clean(manifest: "pd.DataFrame", config: Clean, review: Decisions | None = None) -> Cleaned:
+    """Flag what is odd and decide what stays.
+
+    Of duplicates, exact or near, the first by path is not flagged; one that is left out for
+    another reason is passed over for a sound one, and one of a given test split goes before
+    others. `group` is the smallest pixel hash among all that are duplicates of each other,
+    directly or through others.
     """
     table = manifest.sort_values("path", ignore_index=True)
-    readable = table["error"].isna()
-    table["flag_unreadable"] = ~readable
-    table["flag_too_small"] = table[["width", "height"]].min(axis=1) < config.min_side
-    table["flag_dark"] = table["brightness"] < config.dark
-    table["flag_bright"] = table["brightness"] > config.bright
-    table["flag_blurry"] = table["sharpness"] < config.blurry
+    if review is not None:
+        table["label"] = review.relabelled(table)
+    table["flag_unreadable"] = table["error"].notna()
+    _score(table, config)
+    pairs = _pairs(table, config)
+    table["group"] = _groups(table, pairs)
     table["flag_conflicting_label"] = _conflicting(table)
-    table["group"] = _groups(table, config)
     _flag_duplicates(table, config.policy)
+    for name in FLAGS:
+        if getattr(config.policy, name) == "keep":
+            table[f"flag_{name}"] = False
     _decide(table, config.policy)
-    columns = [*manifest.columns, *(f"flag_{name}" for name in FLAGS), "group", "keep", "reason"]
-    return table[columns]
+    if review is not None:
+        review.overrule(table)
+    table["keep"] = table["decision"].isin(["keep", "flag"])
+    added = [f"score_{name}" for name in DETECTORS] + [f"flag_{name}" for name in FLAGS]
+    return Cleaned(table[[*manifest.columns, *added, "group", "decision", "keep", "reason"]], pairs)
 
 
 def summary(table: "pd.DataFrame") -> dict[str, object]:
-    """Counts for metrics/clean.json: images, kept, dropped, flagged, and by flag and class."""
+    """Counts for metrics/clean.json: images, by decision, by flag, by reason and by class."""
     flags = table[[f"flag_{name}" for name in FLAGS]]
-    sizes = table.loc[~table["flag_unreadable"], "group"].value_counts()
+    sizes = table.loc[table["error"].isna(), "group"].value_counts()
+    reasons = table.loc[~table["keep"], "reason"]
     return {
         "images": len(table),
         "kept": int(table["keep"].sum()),
-        "dropped": int((~table["keep"]).sum()),
+        "dropped": int((table["decision"] == "drop").sum()),
+        "quarantined": int((table["decision"] == "quarantine").sum()),
         "flagged": int(flags.any(axis=1).sum()),
         "flags": {name: int(table[f"flag_{name}"].sum()) for name in FLAGS},
-        "dropped_for": {name: int((table["reason"] == name).sum()) for name in FLAGS},
+        "left_out_for": {name: int((reasons == name).sum()) for name in (*FLAGS, "review")},
         "kept_per_class": {
             str(label): int(count) for label, count in table.groupby("label")["keep"].sum().items()
         },
@@ -67,12 +91,17 @@ def summary(table: "pd.DataFrame") -> dict[str, object]:
     }
 
 
-def _conflicting(table: "pd.DataFrame") -> "pd.Series[bool]":
-    labels = table.groupby("pixel_hash")["label"].nunique()
-    return table["pixel_hash"].map(labels).fillna(0) > 1
+def _score(table: "pd.DataFrame", config: Clean) -> None:
+    for name, detector in DETECTORS.items():
+        score = detector.score(table).astype(np.float32).mask(table["flag_unreadable"])
+        limit = getattr(config, detector.threshold)
+        table[f"score_{name}"] = score
+        table[f"flag_{name}"] = score < limit if detector.side == "below" else score > limit
 
 
-def _groups(table: "pd.DataFrame", config: Clean) -> "pd.Series[str]":
+def _pairs(table: "pd.DataFrame", config: Clean) -> "pd.DataFrame":
+    import pandas as pd
+
     distinct = table.dropna(subset="pixel_hash").drop_duplicates("pixel_hash")
     hashes = np.array([int(value, 16) for value in distinct["phash"]], np.uint64)
     thumbnails = np.frombuffer(b"".join(distinct["thumbnail"]), np.uint8)
@@ -82,20 +111,38 @@ def _groups(table: "pd.DataFrame", config: Clean) -> "pd.Series[str]":
         config.near_duplicate_bits,
         config.near_duplicate_pixels,
     )
-    component = components(len(hashes), pairs)
-    # the first in order, not the minimum: pandas finds that of strings group by group
-    ordered = distinct.assign(component=component).sort_values("pixel_hash")
-    smallest = ordered.groupby("component")["pixel_hash"].transform("first")
-    groups = dict(zip(ordered["pixel_hash"], smallest, strict=True))
+    names = distinct["pixel_hash"].to_numpy()
+    return pd.DataFrame({"left": names[pairs[:, 0]], "right": names[pairs[:, 1]]})
+
+
+def _groups(table: "pd.DataFrame", pairs: "pd.DataFrame") -> "pd.Series[str]":
+    # sorted: the first of a component is then its smallest
+    names = table["pixel_hash"].dropna().drop_duplicates().sort_values()
+    place = names.reset_index(drop=True).reset_index().set_index("pixel_hash")["index"]
+    edges = np.column_stack([pairs["left"].map(place), pairs["right"].map(place)])
+    component = components(len(names), edges.astype(np.int64))
+    smallest = names.groupby(component).transform("first")
+    groups = dict(zip(names, smallest, strict=True))
     alone = table["file_hash"].fillna(table["path"])
     return table["pixel_hash"].map(groups).fillna(alone)
+
+
+def _conflicting(table: "pd.DataFrame") -> "pd.Series[bool]":
+    labels = table[~table["flag_unreadable"]].groupby("group")["label"].nunique()
+    return table["group"].map(labels).fillna(0) > 1
 
 
 def _flag_duplicates(table: "pd.DataFrame", policy: CleanPolicy) -> None:
     """Flag all but the first of each set of duplicates, sound images before unsound ones."""
     readable = table[~table["flag_unreadable"]]
-    unsound = _dropping(readable, policy, tuple(set(FLAGS) - set(_DUPLICATES))).any(axis=1)
-    ranked = readable.assign(unsound=unsound).sort_values(["unsound", "path"])
+    leaving = [
+        f"flag_{name}"
+        for name in FLAGS
+        if getattr(policy, name) in ("drop", "quarantine") and name not in _DUPLICATES
+    ]
+    strictness = readable["given_split"].map(_STRICTNESS).fillna(len(_STRICTNESS))
+    ranked = readable.assign(unsound=readable[leaving].any(axis=1), strictness=strictness)
+    ranked = ranked.sort_values(["unsound", "strictness", "path"])
     first = ranked.groupby("group")["pixel_hash"].transform("first")
     table["flag_exact_duplicate"] = ranked.duplicated("pixel_hash")
     table["flag_near_duplicate"] = ranked["pixel_hash"] != first
@@ -103,26 +150,33 @@ def _flag_duplicates(table: "pd.DataFrame", policy: CleanPolicy) -> None:
         table[f"flag_{name}"] = table[f"flag_{name}"].eq(True)
 
 
-def _dropping(table: "pd.DataFrame", policy: CleanPolicy, names: tuple[str, ...]) -> "pd.DataFrame":
-    return table[[f"flag_{name}" for name in names if getattr(policy, name) == "drop"]]
-
-
 def _decide(table: "pd.DataFrame", policy: CleanPolicy) -> None:
-    dropping = _dropping(table, policy, FLAGS)
-    dropped = dropping.any(axis=1)
-    first = dropping.idxmax(axis=1).str.removeprefix("flag_")
-    table["keep"] = ~dropped
-    table["reason"] = first.mask(~dropped)
+    """The strictest policy of an image's flags, and the first flag that has it."""
+    strictness = {name: POLICIES.index(getattr(policy, name)) for name in FLAGS}
+    weighed = np.column_stack(
+        [table[f"flag_{name}"].to_numpy(bool) * strictness[name] for name in FLAGS]
+    )
+    worst = weighed.max(axis=1)
+    table["decision"] = np.array(POLICIES, object)[worst]
+    reason = np.array(FLAGS, object)[weighed.argmax(axis=1)]
+    reason[worst == 0] = None
+    table["reason"] = reason
 
 
 def main() -> None:
     """The step."""
     params = load_params()
-    table = clean(read_manifest(params.ingest.sources), params.clean)
+    review = decisions_of(read_table(DECISIONS, "review"))
+    table, pairs = clean(read_manifest(params.ingest.sources), params.clean, review)
     counts = summary(table)
-    log.info("%(images)d images: %(flagged)d flagged, %(dropped)d dropped, %(kept)d kept", counts)
+    log.info(
+        "%(images)d images: %(flagged)d flagged, %(dropped)d dropped, "
+        "%(quarantined)d quarantined, %(kept)d kept",
+        counts,
+    )
     log.info("flags: %s", counts["flags"])
     write_table(CLEANED, table)
+    write_table(DUPLICATES, pairs)
     write_json(METRICS, counts)
 
 

@@ -1,17 +1,19 @@
-"""The step `split`: data/cleaned.parquet → data/splits.parquet, the kept rows with a split.
+"""The step `split`: data/cleaned.parquet and data/duplicates.parquet → data/splits.parquet.
 
-An image draws a number in [0, 1) from its own pixels and the seed. A group of duplicates
-takes the strictest split any of its members draws: test before validation before train.
-A group can only grow, so its split can only become stricter: adding images never moves an
-old image out of the test split.
+Duplicates, and images of one given group, are in one split; a split that the source gives is
+respected. The step remembers: an image that was in a split stays there (see
+tasks/data/assignment.py), and a new one goes where its duplicates are.
 """
 
-import hashlib
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.data.shards import SPLITS as NAMES
-from tasks.data.tables import CLEANED, SPLITS, read_table, write_table
+import numpy as np
+
+from tasks.data.assignment import LEFT_OUT, NAMES, Images, assigned, draw, given_ranks
+from tasks.data.duplicates import components
+from tasks.data.tables import CLEANED, DUPLICATES, SPLITS, read_table, write_table
 from tasks.errors import DataError
 from tasks.params import load_params
 from tasks.schema import Split
@@ -20,26 +22,29 @@ from tasks.step import run_step
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("path", "source", "label", "box", "pixel_hash", "group", "split")
+COLUMNS = ("path", "source", "label", "box", "pixel_hash", "given_group")
+_LEFT_OUT = "its duplicates, or its group, are in several splits"
 _SEEDS_TRIED = 50
 
 log = logging.getLogger(__name__)
 
 
-def draw(pixel_hash: str, seed: int) -> float:
-    """A number in [0, 1) that depends on the pixels and the seed alone."""
-    digest = hashlib.blake2b(f"{seed}:{pixel_hash}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
+def assign(
+    cleaned: "pd.DataFrame",
+    pairs: "pd.DataFrame",
+    config: Split,
+    previous: "pd.DataFrame | None" = None,
+) -> "pd.DataFrame":
+    """The kept rows of the cleaned manifest with COLUMNS, sorted by path, and what they got.
 
-
-def assign(cleaned: "pd.DataFrame", config: Split) -> "pd.DataFrame":
-    """The kept rows of the cleaned manifest with COLUMNS, sorted by path.
-
-    Dropped members count in the draw of their group: whether a duplicate is kept changes
-    nothing for the others. Raises DataError when a class has no image in a split.
+    `split` is null for an image that was left out, `reason` says why; `group` is the smallest
+    pixel hash among the duplicates and the given group; `fold` (nullable) counts from 0 in
+    cross-validation, without the test split. Dropped images count in the draw of their
+    group: whether a duplicate is kept changes nothing for the others. Raises DataError when
+    a class has no image in a split, or the source gives one group two splits.
     """
-    splits = _assign(cleaned, config)
-    _check_classes(cleaned, splits, config)
+    splits = _assign(cleaned, pairs, config, previous)
+    _check_classes(cleaned, pairs, splits, config)
     return splits
 
 
@@ -51,19 +56,73 @@ def counts(splits: "pd.DataFrame") -> "pd.DataFrame":
     return table.reindex(columns=list(NAMES), fill_value=0).sort_index()
 
 
-def _assign(cleaned: "pd.DataFrame", config: Split) -> "pd.DataFrame":
-    readable = cleaned.dropna(subset="pixel_hash")
-    own = readable["pixel_hash"].map(lambda value: draw(value, config.seed))
-    # 0 test, 1 validation, 2 train: the strictest is the smallest
-    rank = (own >= config.test).astype(int)
-    rank += own >= config.test + config.validation
-    strictest = rank.groupby(readable["group"]).transform("min")
-    names = strictest.map({0: "test", 1: "validation", 2: "train"})
-    kept = readable.assign(split=names)[readable["keep"]]
-    return kept[list(COLUMNS)].sort_values("path", ignore_index=True)
+def read_previous(path: Path, config: Split) -> "pd.DataFrame | None":
+    """The splits as they were; None when there are none, or they were drawn otherwise."""
+    if not path.exists():
+        return None
+    previous = read_table(path, "split")
+    if set(previous.get("drawn_by", ["?"])) != {_drawn_by(config)}:
+        log.warning("split.seed or the shares have changed: every image draws anew")
+        return None
+    return previous
 
 
-def _check_classes(cleaned: "pd.DataFrame", splits: "pd.DataFrame", config: Split) -> None:
+def _assign(
+    cleaned: "pd.DataFrame",
+    pairs: "pd.DataFrame",
+    config: Split,
+    previous: "pd.DataFrame | None",
+) -> "pd.DataFrame":
+    readable = cleaned.dropna(subset="pixel_hash").sort_values("path", ignore_index=True)
+    images = Images.of(readable, pairs)
+    split, conflicts = assigned(images, readable, config, previous)
+    node = images.node
+    kept = readable["keep"].to_numpy(bool)
+    table = readable[list(COLUMNS)].assign(split=split[node])
+    # the same pixels given to two splits: those of the less strict one are left out
+    looser = given_ranks(readable) > images.given[node]
+    table.loc[looser & readable["given_split"].notna(), "split"] = LEFT_OUT
+    table["reason"] = table["split"].map({LEFT_OUT: _LEFT_OUT})
+    table["split"] = table["split"].mask(table["split"] == LEFT_OUT)
+    table = table[kept].reset_index(drop=True)
+    table["group"] = _groups(table, images, node[kept])
+    table["fold"] = _folds(table, config)
+    table["drawn_by"] = _drawn_by(config)
+    if conflicts:
+        log.warning("%d images are left out: %s; e.g. %r", len(conflicts), _LEFT_OUT, conflicts[:3])
+    return table
+
+
+def _groups(table: "pd.DataFrame", images: Images, node: "np.ndarray") -> "pd.Series[str]":
+    """The smallest pixel hash among those that hang together in one split."""
+    inside = np.zeros(len(images.hashes), bool)
+    inside[node[table["split"].notna().to_numpy()]] = True
+    edges = images.edges[inside[images.edges].all(axis=1)]
+    component = components(len(images.hashes), edges)
+    smallest = np.full(component.max(initial=0) + 1, len(images.hashes))
+    np.minimum.at(smallest, component, np.arange(len(images.hashes)))  # hashes are sorted
+    return table["pixel_hash"].mask(
+        table["split"].notna(), images.hashes[smallest[component[node]]]
+    )
+
+
+def _folds(table: "pd.DataFrame", config: Split) -> "pd.Series[int]":
+    import pandas as pd
+
+    if config.folds is None:
+        return pd.Series(pd.NA, index=table.index, dtype="Int64")
+    drawn = {group: draw(group, config.seed, "fold") for group in table["group"].unique()}
+    folds = (table["group"].map(drawn) * config.folds).astype(int).astype("Int64")
+    return folds.where(table["split"].isin(["train", "validation"]))
+
+
+def _drawn_by(config: Split) -> str:
+    return f"seed {config.seed}, validation {config.validation}, test {config.test}"
+
+
+def _check_classes(
+    cleaned: "pd.DataFrame", pairs: "pd.DataFrame", splits: "pd.DataFrame", config: Split
+) -> None:
     table = counts(splits)
     if table.empty:
         raise DataError("no image is kept: see clean.policy and `reason` in data/cleaned.parquet")
@@ -75,15 +134,16 @@ def _check_classes(cleaned: "pd.DataFrame", splits: "pd.DataFrame", config: Spli
     ]
     if lacking:
         raise DataError(
-            "; ".join(lacking) + f". Add images of it, raise split.test or split.validation, "
-            f"or change split.seed (a new seed draws another test split){_suggest(cleaned, config)}"
+            "; ".join(lacking) + ". Add images of it, raise split.test or split.validation, or "
+            "change split.seed (a new seed draws another test split)"
+            f"{_suggest(cleaned, pairs, config)}"
         )
 
 
-def _suggest(cleaned: "pd.DataFrame", config: Split) -> str:
+def _suggest(cleaned: "pd.DataFrame", pairs: "pd.DataFrame", config: Split) -> str:
     for seed in range(_SEEDS_TRIED):
-        other = _assign(cleaned, config.model_copy(update={"seed": seed}))
-        if (counts(other) > 0).all(axis=None):
+        other = config.model_copy(update={"seed": seed})
+        if (counts(_assign(cleaned, pairs, other, None)) > 0).all(axis=None):
             return f"; split.seed: {seed} would do"
     return f"; none of the seeds 0 to {_SEEDS_TRIED - 1} would do"
 
@@ -109,7 +169,8 @@ def _log_table(splits: "pd.DataFrame", config: Split) -> None:
 def main() -> None:
     """The step."""
     config = load_params().split
-    splits = assign(read_table(CLEANED, "clean"), config)
+    cleaned, pairs = read_table(CLEANED, "clean"), read_table(DUPLICATES, "clean")
+    splits = assign(cleaned, pairs, config, read_previous(SPLITS, config))
     _log_table(splits, config)
     write_table(SPLITS, splits)
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MANIFEST = Path("data/manifest")
+DECISIONS = Path("data/decisions.parquet")
+DUPLICATES = Path("data/duplicates.parquet")
 CLEANED = Path("data/cleaned.parquet")
 SPLITS = Path("data/splits.parquet")
 

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits, load_sample_images
 from tasks.data.clean import clean
 from tasks.data.digits import write_digits
 from tasks.data.ingest import ingest
+from tasks.data.sources.folders import find_files
 from tasks.params import load_params
 from tasks.schema import Clean
 
@@ -33,7 +34,7 @@ def digits_manifest(digits_folder: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="session")
 def digits_cleaned(digits_manifest: pd.DataFrame) -> pd.DataFrame:
-    return clean(digits_manifest, CLEAN)
+    return clean(digits_manifest, CLEAN).table
 
 
 @pytest.fixture(scope="session")
@@ -50,8 +51,8 @@ def scan() -> Callable[[int], Image.Image]:
 
 
 def manifest_of(folder: Path) -> pd.DataFrame:
-    """The manifest as the next step reads it."""
-    return ingest(folder, MAX_PIXELS).to_pandas()
+    """The manifest of the source "digits" as the next step reads it."""
+    return ingest("digits", find_files(folder), MAX_PIXELS).to_pandas()
 
 
 @pytest.fixture
@@ -61,6 +62,8 @@ def cleaned_of() -> Callable[..., pd.DataFrame]:
     def make(folder: Path, policy: dict[str, str] | None = None, **changes: float) -> pd.DataFrame:
         config = CLEAN.model_dump() | changes
         config["policy"] |= policy or {}
-        return clean(manifest_of(folder), Clean.model_validate(config)).set_index("path")
+        table = clean(manifest_of(folder), Clean.model_validate(config)).table
+        table["path"] = table["path"].str.removeprefix("digits/")
+        return table.set_index("path")
 
     return make

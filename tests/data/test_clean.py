@@ -64,9 +64,45 @@ def test_conflicting_labels_drop_every_member(
 
 def test_policy_decides_but_flags_stay(root: Path, photo: Image.Image, cleaned_of: Cleaned) -> None:
     photo.save(root / "dog/a.bmp")
-    table = cleaned_of(root, policy={"conflicting_label": "keep", "exact_duplicate": "keep"})
+    table = cleaned_of(root, policy={"conflicting_label": "flag", "exact_duplicate": "flag"})
     assert table["keep"].all()
     assert flagged(table, "exact_duplicate") == {"dog/a.bmp"}
+    assert table.loc["dog/a.bmp", "decision"] == "flag"
+    quiet = cleaned_of(root, policy={"conflicting_label": "keep", "exact_duplicate": "keep"})
+    assert flagged(quiet, "exact_duplicate") == set()
+    out = cleaned_of(root, policy={"conflicting_label": "quarantine", "exact_duplicate": "flag"})
+    assert list(out["decision"]) == ["quarantine", "quarantine", "keep"]
+    assert list(out["keep"]) == [False, False, True]
+
+
+def test_sizes_shapes_and_modes_are_odd_beside_the_rest(
+    tmp_path: Path, photo: Image.Image, cleaned_of: Cleaned
+) -> None:
+    (tmp_path / "cat").mkdir()
+    for number in range(30):
+        part = photo.crop((number * 7, number * 4, number * 7 + 300, number * 4 + 200))
+        part.save(tmp_path / f"cat/{number:02d}.png")
+    photo.resize((40, 27)).save(tmp_path / "cat/small.png")
+    photo.resize((1800, 1200)).save(tmp_path / "cat/large.png")
+    photo.crop((0, 0, 600, 60)).save(tmp_path / "cat/wide.png")
+    photo.crop((9, 9, 309, 209)).convert("L").save(tmp_path / "cat/grey.png")
+    photo.crop((5, 5, 305, 205)).convert("L").convert("RGB").save(tmp_path / "cat/greyish.png")
+    flat = Image.new("RGB", (300, 200), (120, 90, 60))
+    flat.save(tmp_path / "cat/flat.png")
+    table = cleaned_of(tmp_path, wrong_mode=0.1)
+    assert flagged(table, "odd_size") == {"cat/small.png", "cat/large.png"}
+    assert flagged(table, "odd_aspect_ratio") == {"cat/wide.png"}
+    assert flagged(table, "wrong_mode") == {"cat/grey.png", "cat/greyish.png"}
+    assert flagged(table, "low_contrast") == {"cat/flat.png"}
+    assert flagged(table, "low_information") == {"cat/flat.png"}
+    assert "cat/flat.png" in flagged(table, "outlier")
+    assert table.loc["cat/small.png", "score_odd_size"] == pytest.approx(7.45, abs=0.01)
+
+
+def test_a_class_too_small_to_have_a_spread_has_no_outliers(
+    root: Path, cleaned_of: Cleaned
+) -> None:
+    assert cleaned_of(root)["score_outlier"].isna().all()
 
 
 def test_near_duplicates_are_found_and_look_alikes_are_not(

@@ -12,15 +12,19 @@ from PIL import Image
 from tasks.data.describe import Row, describe_all, pixel_hash
 from tasks.data.digits import write_digits
 from tasks.data.ingest import ingest
-from tasks.data.walk import Found
+from tasks.data.sources import Found
+from tasks.data.sources.folders import find_files
 from tasks.errors import DataError
 
 MAX_PIXELS = 50_000_000
 
 
 def rows_of(folder: Path, workers: int | None = None) -> dict[object, Row]:
-    rows = ingest(folder, MAX_PIXELS, workers).to_pylist()
-    return {row["path"]: {k: v for k, v in row.items() if v is not None} for row in rows}
+    rows = ingest("mine", find_files(folder), MAX_PIXELS, workers).to_pylist()
+    return {
+        row["path"].removeprefix("mine/"): {k: v for k, v in row.items() if v is not None}
+        for row in rows
+    }
 
 
 def huge_png(side: int) -> bytes:
@@ -159,8 +163,8 @@ def test_workers_and_file_order_change_nothing(digits_folder: Path, tmp_path: Pa
         target = reversed_copy / file.relative_to(digits_folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(file.read_bytes())
-    alone = ingest(digits_folder, MAX_PIXELS, workers=1)
-    assert ingest(reversed_copy, MAX_PIXELS, workers=2) == alone
+    alone = ingest("digits", find_files(digits_folder), MAX_PIXELS, workers=1)
+    assert ingest("digits", find_files(reversed_copy), MAX_PIXELS, workers=2) == alone
     paths = alone["path"].to_pylist()
     assert paths == sorted(paths)
 
@@ -202,6 +206,6 @@ def test_a_wrong_folder_is_named_with_the_way_out(
     root = tmp_path / "images"
     make(root)
     with pytest.raises(DataError, match=words) as caught:
-        ingest(root, MAX_PIXELS)
+        find_files(root)
     assert str(root) in str(caught.value)
-    assert "ingest.path" in str(caught.value)
+    assert "visionloop init --data PATH" in str(caught.value)

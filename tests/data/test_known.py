@@ -13,6 +13,7 @@ from PIL import Image
 
 from tasks.data.ingest import ingest
 from tasks.data.known import known_file
+from tasks.data.sources.folders import find_files
 
 MAX_PIXELS = 10_000
 
@@ -33,10 +34,14 @@ def known(tmp_path: Path, images: Path) -> Path:
     return known_file(tmp_path / "home", images, MAX_PIXELS)
 
 
+def described(images: Path, known: Path | None = None) -> pa.Table:
+    return ingest("mine", find_files(images), MAX_PIXELS, known=known)
+
+
 def again(images: Path, known: Path, caplog: pytest.LogCaptureFixture) -> tuple[pa.Table, str]:
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        return ingest(images, MAX_PIXELS, known=known), caplog.text
+        return described(images, known), caplog.text
 
 
 def save(path: Path, grey: int) -> None:
@@ -44,15 +49,15 @@ def save(path: Path, grey: int) -> None:
 
 
 def test_what_is_unchanged_is_not_read_again(images, known, caplog):
-    first = ingest(images, MAX_PIXELS, known=known)
-    assert first.equals(ingest(images, MAX_PIXELS))
+    first = described(images, known)
+    assert first.equals(described(images))
     second, said = again(images, known, caplog)
     assert "200 files are unchanged, 0 are new or changed" in said
     assert second.equals(first)
 
 
 def test_new_changed_and_removed_files_are_noticed(images, known, caplog):
-    ingest(images, MAX_PIXELS, known=known)
+    described(images, known)
     files = sorted(images.glob("*/*.png"))
     files[3].unlink()
     save(files[5], 90)
@@ -60,31 +65,31 @@ def test_new_changed_and_removed_files_are_noticed(images, known, caplog):
     (files[-1].parent / "broken.png").write_bytes(b"no image")
     shutil.move(files[7], images / "9" / "moved.png")
     table, said = again(images, known, caplog)
-    assert table.equals(ingest(images, MAX_PIXELS))
+    assert table.equals(described(images))
     assert "197 files are unchanged, 4 are new or changed" in said
 
 
 def test_a_change_that_keeps_size_and_time_is_noticed(images, known):
     """As a tool that restores times does: the change time cannot be set."""
-    ingest(images, MAX_PIXELS, known=known)
+    described(images, known)
     file = sorted(images.glob("*/*.png"))[0]
     status = file.stat()
     data = bytearray(file.read_bytes())
     data[-20] ^= 1
     file.write_bytes(data)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert ingest(images, MAX_PIXELS, known=known).equals(ingest(images, MAX_PIXELS))
+    assert described(images, known).equals(described(images))
 
 
 def test_a_file_just_written_is_read_again(images, known, caplog):
     save(images / "1" / "new.png", 50)
-    ingest(images, MAX_PIXELS, known=known)
+    described(images, known)
     _, said = again(images, known, caplog)
     assert "200 files are unchanged, 1 are new or changed" in said
 
 
 def test_a_damaged_file_of_rows_costs_only_time(images, known, caplog):
-    first = ingest(images, MAX_PIXELS, known=known)
+    first = described(images, known)
     known.write_bytes(known.read_bytes()[:500])
     second, said = again(images, known, caplog)
     assert "is damaged" in said

@@ -17,12 +17,13 @@ from tasks.files import sha256, write_json
 from tasks.pixels import fit, read, statistics
 from tasks.schema import Split
 
+NO_PAIRS = pd.DataFrame({"left": [], "right": []})
 CONTRACT = InputContract(size=16, resize="stretch", max_pixels=50_000_000)
 
 
 @pytest.fixture(scope="session")
 def splits(digits_cleaned: pd.DataFrame) -> pd.DataFrame:
-    return assign(digits_cleaned, Split(validation=0.15, test=0.2, seed=0))
+    return assign(digits_cleaned, NO_PAIRS, Split(validation=0.15, test=0.2, seed=0, folds=None))
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +31,7 @@ def prepared(
     splits: pd.DataFrame, digits_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     target = tmp_path_factory.mktemp("prepared") / "shards"
-    prepare(splits, digits_folder, CONTRACT, target)
+    prepare(splits, {"digits": digits_folder}, CONTRACT, target)
     return target
 
 
@@ -51,7 +52,8 @@ def test_shards_hold_every_image_as_it_is_read(
         assert split.paths == list(rows["path"])
         assert len(split) == len(split.images) == len(split.statistics) == len(rows)
         for index in range(0, len(rows), 17):
-            image = read(digits_folder / split.paths[index], CONTRACT.max_pixels)
+            path = split.paths[index].removeprefix("digits/")
+            image = read(digits_folder / path, CONTRACT.max_pixels)
             np.testing.assert_array_equal(split.images[index], fit(image, 16, "stretch"))
             np.testing.assert_array_equal(split.statistics[index], statistics(image))
             assert opened.classes[split.labels[index]] == rows["label"].iloc[index]
@@ -63,7 +65,7 @@ def test_shards_hold_every_image_as_it_is_read(
 def test_several_processes_give_the_same_bytes(
     prepared: Path, splits: pd.DataFrame, digits_folder: Path, tmp_path: Path
 ) -> None:
-    prepare(splits, digits_folder, CONTRACT, tmp_path / "again", workers=2)
+    prepare(splits, {"digits": digits_folder}, CONTRACT, tmp_path / "again", workers=2)
     assert open_shards(tmp_path / "again").digest == open_shards(prepared).digest
 
 
@@ -112,13 +114,13 @@ def test_a_file_that_changed_since_ingest_is_refused(
 ) -> None:
     root = Path(shutil.copytree(digits_folder, tmp_path / "raw"))
     before = open_shards(shards).digest
-    victim, other = splits["path"].iloc[0], splits["path"].iloc[1]
+    victim, other = (path.removeprefix("digits/") for path in splits["path"].iloc[:2])
     shutil.copy(root / other, root / victim)
     with pytest.raises(DataError, match=f"{victim} has changed since"):
-        prepare(splits, root, CONTRACT, shards, workers)
+        prepare(splits, {"digits": root}, CONTRACT, shards, workers)
     (root / victim).unlink()
     with pytest.raises(DataError, match=f"{victim} could be read when"):
-        prepare(splits, root, CONTRACT, shards, workers)
+        prepare(splits, {"digits": root}, CONTRACT, shards, workers)
     assert open_shards(shards).digest == before
     assert [path.name for path in shards.parent.iterdir() if path.name.startswith(".")] == []
 
@@ -133,7 +135,7 @@ def test_a_full_disk_leaves_the_old_shards(
         "import resource, sys, pandas as pd; from pathlib import Path;"
         "from tasks.bundle import InputContract; from tasks.data.prepare import prepare;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000));"
-        "prepare(pd.read_parquet(sys.argv[1]), Path(sys.argv[2]),"
+        "prepare(pd.read_parquet(sys.argv[1]), {'digits': Path(sys.argv[2])},"
         f" InputContract(**{CONTRACT.model_dump()}), Path(sys.argv[3]))"
     )
     arguments = [tmp_path / "splits.parquet", digits_folder, shards]

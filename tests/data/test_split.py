@@ -1,125 +1,241 @@
 import random
+from collections.abc import Iterable
 from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.data.split import assign, counts, draw
+from tasks.data.assignment import draw
+from tasks.data.split import assign, counts, read_previous
+from tasks.data.tables import write_table
 from tasks.errors import DataError
 from tasks.schema import Split
 
-STRICTNESS = {"train": 0, "validation": 1, "test": 2}
-
 
 def config(**changes: float) -> Split:
-    return Split.model_validate({"validation": 0.15, "test": 0.2, "seed": 0} | changes)
+    return Split.model_validate(
+        {"validation": 0.15, "test": 0.2, "seed": 0, "folds": None} | changes
+    )
 
 
-def table(groups: list[list[int]], classes: int = 2) -> pd.DataFrame:
-    """A cleaned manifest of images 0, 1, …, given as groups of near-duplicates."""
-    rows = []
-    for group in groups:
-        hashes = {
-            image: blake2b(f"image {image}".encode(), digest_size=16).hexdigest() for image in group
+def digest_of(image: int) -> str:
+    return blake2b(f"image {image}".encode(), digest_size=16).hexdigest()
+
+
+def table(images: Iterable[int], classes: int = 2) -> pd.DataFrame:
+    """A cleaned manifest of these images."""
+    rows = [
+        {
+            "path": f"{image:06d}.png",
+            "source": "mine",
+            "label": str(image % classes),
+            "box": None,
+            "given_group": None,
+            "given_split": None,
+            "pixel_hash": digest_of(image),
+            "keep": True,
         }
-        rows += [
-            {
-                "path": f"{image:06d}.png",
-                "label": str(image % classes),
-                "pixel_hash": digest,
-                "group": min(hashes.values()),
-                "keep": True,
-            }
-            for image, digest in hashes.items()
-        ]
-    return pd.DataFrame(rows)
+        for image in images
+    ]
+    return pd.DataFrame(rows).astype({"given_group": object, "given_split": object})
+
+
+def pairs(edges: Iterable[tuple[int, int]] = ()) -> pd.DataFrame:
+    """Which images are near-duplicates."""
+    rows = [(digest_of(left), digest_of(right)) for left, right in edges]
+    return pd.DataFrame(rows, columns=["left", "right"], dtype=object)
 
 
 def by_path(splits: pd.DataFrame) -> dict[str, str]:
     return dict(zip(splits["path"], splits["split"], strict=True))
 
 
-def grow(
-    groups: list[list[int]], next_image: int, rng: random.Random
-) -> tuple[list[list[int]], int]:
-    """Add images: some alone, some to an old group, some that join two old groups."""
-    groups = [list(group) for group in groups]
-    for image in range(next_image, next_image + rng.randint(1, 150)):
-        kind = rng.random()
-        if kind < 0.5:
-            groups.append([image])
-        elif kind < 0.8:
-            rng.choice(groups).append(image)
-        elif len(groups) > 50:
-            joined = groups.pop(rng.randrange(len(groups))) + groups.pop(rng.randrange(len(groups)))
-            groups.append([*joined, image])
-        next_image = image + 1
-    return groups, next_image
+class Growing:
+    """A data set that grows: images alone, duplicates of old ones, and some that join two."""
 
+    def __init__(self, count: int, seed: int) -> None:
+        self.images = count
+        self.edges: list[tuple[int, int]] = []
+        self.random = random.Random(seed)
 
-@pytest.mark.parametrize("seed", range(25))
-def test_growth_never_moves_an_image_towards_training(seed: int) -> None:
-    rng = random.Random(seed)
-    groups: list[list[int]] = [[image] for image in range(200)]
-    images = 200
-    before = by_path(assign(table(groups), config(seed=seed)))
-    moved = 0
-    for _ in range(6):
-        groups, images = grow(groups, images, rng)
-        after = by_path(assign(table(groups), config(seed=seed)))
-        for path, split in before.items():
-            assert STRICTNESS[after[path]] >= STRICTNESS[split]
-            moved += after[path] != split
-        before = after
-    assert moved  # groups that merge do move, to the stricter side
+    def grow(self) -> None:
+        old = self.images
+        for image in range(old, old + self.random.randint(50, 150)):
+            duplicates = self.random.choice([0, 0, 1, 1, 2])
+            self.edges += [(image, self.random.randrange(old)) for _ in range(duplicates)]
+            self.images = image + 1
+
+    def split(self, previous: pd.DataFrame | None = None, seed: int = 0) -> pd.DataFrame:
+        known = table(range(self.images)), pairs(self.edges)
+        return assign(*known, config(seed=seed), previous)
+
+    def leaks(self, splits: pd.DataFrame) -> list[tuple[int, int]]:
+        names = dict(zip(splits["pixel_hash"], splits["split"], strict=True))
+        crossing = []
+        for left, right in self.edges:
+            one, other = names[digest_of(left)], names[digest_of(right)]
+            if isinstance(one, str) and isinstance(other, str) and one != other:
+                crossing.append((left, right))
+        return crossing
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_groups_never_cross_splits(seed: int) -> None:
-    rng = random.Random(seed)
-    groups, _ = grow([[i, i + 1000, i + 2000] for i in range(300)], 5000, rng)
-    splits = assign(table(groups), config(seed=seed))
-    assert splits.groupby("group")["split"].nunique().max() == 1
+def test_no_duplicate_crosses_and_nothing_old_moves_while_the_data_grow(seed: int) -> None:
+    data = Growing(400, seed)
+    before = data.split(seed=seed)
+    left_out = 0
+    for _ in range(3):
+        data.grow()
+        after = data.split(before, seed=seed)
+        assert data.leaks(after) == []
+        old = by_path(before.dropna(subset="split"))
+        assert {path: by_path(after)[path] for path in old} == old
+        left_out += after["split"].isna().sum() - before["split"].isna().sum()
+        before = after
+    assert left_out, "images that join two old splits are left out"
+    assert before.loc[before["split"].isna(), "reason"].notna().all()
+    inside = before.dropna(subset="split")
+    assert inside.groupby("group")["split"].nunique().max() == 1
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_without_a_memory_no_duplicate_crosses_either(seed: int) -> None:
+    data = Growing(300, seed)
+    data.grow()
+    data.grow()
+    assert data.leaks(data.split(seed=seed)) == []
+
+
+def test_a_newcomer_goes_where_its_duplicate_is() -> None:
+    data = Growing(300, 0)
+    before = data.split()
+    drawn = by_path(before)
+    home = next(image for image in range(300) if drawn[f"{image:06d}.png"] == "train")
+    new = next(image for image in range(300, 400) if draw(digest_of(image), 0) < 0.2)
+    data.images, data.edges = new + 1, [(new, home)]
+    assert by_path(data.split(before))[f"{new:06d}.png"] == "train"
+    assert by_path(data.split())[f"{new:06d}.png"] == "test", "without the memory both are test"
+
+
+def test_old_images_found_to_be_duplicates_lose_the_one_in_the_looser_split() -> None:
+    """As when the threshold is changed."""
+    before = assign(table(range(300)), pairs(), config())
+    drawn = by_path(before)
+    test = next(image for image in range(300) if drawn[f"{image:06d}.png"] == "test")
+    train = next(image for image in range(300) if drawn[f"{image:06d}.png"] == "train")
+    after = assign(table(range(300)), pairs([(test, train)]), config(), before)
+    assert by_path(after)[f"{test:06d}.png"] == "test"
+    assert pd.isna(by_path(after)[f"{train:06d}.png"])
+
+
+def test_a_given_group_stays_together_and_draws_as_one() -> None:
+    cleaned = table(range(3000))
+    cleaned["given_group"] = [f"patient {image % 100}" for image in range(3000)]
+    splits = assign(cleaned, pairs(), config())
+    assert splits.groupby("given_group")["split"].nunique().max() == 1
+    shares = splits["split"].value_counts(normalize=True)
+    assert 0.1 < shares["test"] < 0.35, "a group of 30 images is no likelier to be test"
+
+
+def test_given_splits_are_respected_and_the_missing_one_is_drawn_from_train() -> None:
+    cleaned = table(range(1000))
+    cleaned["given_split"] = ["test" if image % 5 == 0 else "train" for image in range(1000)]
+    splits = assign(cleaned, pairs(), config())
+    crossing = pd.crosstab(splits["split"], cleaned["given_split"])
+    assert crossing.loc["test"].to_dict() == {"test": 200, "train": 0}
+    assert crossing.loc["validation", "test"] == 0
+    assert 80 < crossing.loc["validation", "train"] < 160
+    cleaned.loc[cleaned.index % 5 == 1, "given_split"] = "validation"
+    every = assign(cleaned, pairs(), config())
+    assert (every["split"] == cleaned["given_split"]).all()
+
+
+def test_a_leak_between_given_splits_costs_the_looser_one() -> None:
+    cleaned = table(range(100))
+    cleaned["given_split"] = (["train"] * 6 + ["validation"] * 2 + ["test"] * 2) * 10
+    splits = assign(cleaned, pairs([(0, 8), (1, 6)]), config())
+    out = splits[splits["split"].isna()]
+    assert list(out["path"]) == ["000000.png", "000001.png"]
+
+
+def test_the_same_pixels_given_to_two_splits_stay_in_the_stricter() -> None:
+    cleaned = table(range(100))
+    cleaned["given_split"] = (["train"] * 6 + ["validation"] * 2 + ["test"] * 2) * 10
+    cleaned.loc[0, "pixel_hash"] = cleaned.loc[8, "pixel_hash"]
+    splits = by_path(assign(cleaned, pairs(), config()))
+    assert pd.isna(splits["000000.png"])
+    assert splits["000008.png"] == "test"
+
+
+def test_a_group_given_to_two_splits_is_named() -> None:
+    cleaned = table(range(100))
+    cleaned["given_split"] = (["train"] * 6 + ["validation"] * 2 + ["test"] * 2) * 10
+    cleaned.loc[[0, 8], "given_group"] = "patient 7"
+    with pytest.raises(DataError, match=r"group 'patient 7' .*'000000.png' in train"):
+        assign(cleaned, pairs(), config())
+
+
+def test_folds_keep_duplicates_together_and_leave_the_test_split_out() -> None:
+    edges = [(image, image + 500) for image in range(0, 500, 3)]
+    splits = assign(table(range(1000)), pairs(edges), config(folds=4))
+    assert splits.loc[splits["split"] == "test", "fold"].isna().all()
+    training = splits[splits["split"] != "test"]
+    assert set(training["fold"]) == {0, 1, 2, 3}
+    assert training.groupby("group")["fold"].nunique().max() == 1
+    assert training["fold"].value_counts().min() > 150
+
+
+def test_other_shares_or_seeds_forget_what_was(tmp_path: Path) -> None:
+    write_table(tmp_path / "splits.parquet", assign(table(range(300)), pairs(), config()))
+    assert read_previous(tmp_path / "splits.parquet", config()) is not None
+    assert read_previous(tmp_path / "splits.parquet", config(seed=1)) is None
+    assert read_previous(tmp_path / "splits.parquet", config(test=0.3)) is None
+    assert read_previous(tmp_path / "nowhere.parquet", config()) is None
+    (tmp_path / "splits.parquet").write_bytes(b"PAR1 cut off")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_previous(tmp_path / "splits.parquet", config())
 
 
 def test_split_depends_on_pixels_alone() -> None:
-    original = table([[image] for image in range(500)])
+    original = table(range(500))
     renamed = original.sample(frac=1, random_state=1).assign(
         path=[f"new/{number}.png" for number in range(500)]
     )
-    first = assign(original, config()).set_index("pixel_hash")["split"]
-    second = assign(renamed, config()).set_index("pixel_hash")["split"]
+    first = assign(original, pairs(), config()).set_index("pixel_hash")["split"]
+    second = assign(renamed, pairs(), config()).set_index("pixel_hash")["split"]
     assert first.to_dict() == second.to_dict()
 
 
 def test_a_dropped_duplicate_still_counts_for_its_group() -> None:
     images = range(400)
-    rank = {image: draw(table([[image]])["pixel_hash"][0], 0) for image in images}
+    rank = {image: draw(digest_of(image), 0) for image in images}
     in_test = next(image for image in images if rank[image] < 0.2)
     in_train = next(image for image in images if rank[image] > 0.9)
-    rest = [[image] for image in images if image not in (in_test, in_train)]
-    cleaned = table([*rest, [in_test, in_train]])
+    cleaned = table(images)
     cleaned.loc[cleaned["path"] == f"{in_test:06d}.png", "keep"] = False
-    splits = by_path(assign(cleaned, config()))
+    splits = by_path(assign(cleaned, pairs([(in_test, in_train)]), config()))
     assert splits[f"{in_train:06d}.png"] == "test"
     assert f"{in_test:06d}.png" not in splits
 
 
 def test_shares_are_what_was_asked_for() -> None:
-    splits = assign(table([[image] for image in range(20_000)], classes=4), config())
+    splits = assign(table(range(20_000), classes=4), pairs(), config())
     shares = counts(splits).div(counts(splits).sum(axis=1), axis=0)
     for name, share in {"train": 0.65, "validation": 0.15, "test": 0.2}.items():
         np.testing.assert_allclose(shares[name], share, atol=0.025)
 
 
 def test_seeds_draw_different_splits() -> None:
-    cleaned = table([[image] for image in range(500)])
-    assert by_path(assign(cleaned, config(seed=0))) != by_path(assign(cleaned, config(seed=1)))
+    cleaned = table(range(500))
+    assert by_path(assign(cleaned, pairs(), config(seed=0))) != by_path(
+        assign(cleaned, pairs(), config(seed=1))
+    )
 
 
 def test_a_class_missing_from_a_split_is_named_with_a_seed_that_works() -> None:
-    cleaned = table([[image] for image in range(400)])
+    cleaned = table(range(400))
     rare = cleaned["path"].isin([f"{image:06d}.png" for image in range(8)])
     cleaned.loc[rare, "label"] = "rare"
     bad = next(
@@ -128,27 +244,28 @@ def test_a_class_missing_from_a_split_is_named_with_a_seed_that_works() -> None:
         if {draw(value, seed) < 0.2 for value in cleaned.loc[rare, "pixel_hash"]} == {False}
     )
     with pytest.raises(DataError, match="class 'rare' has no image in test") as caught:
-        assign(cleaned, config(seed=bad))
+        assign(cleaned, pairs(), config(seed=bad))
     message = str(caught.value)
     assert "train " in message
     assert "split.seed" in message
     good = int(message.rsplit("split.seed: ", 1)[1].split()[0])
-    assert (counts(assign(cleaned, config(seed=good))) > 0).all(axis=None)
+    assert (counts(assign(cleaned, pairs(), config(seed=good))) > 0).all(axis=None)
 
 
 def test_a_class_of_two_images_is_refused() -> None:
-    cleaned = table([[image] for image in range(400)])
+    cleaned = table(range(400))
     cleaned.loc[:1, "label"] = "tiny"
     with pytest.raises(DataError, match="class 'tiny' has no image in"):
-        assign(cleaned, config())
+        assign(cleaned, pairs(), config())
 
 
 def test_digits_split_is_frozen(digits_cleaned: pd.DataFrame) -> None:
-    splits = assign(digits_cleaned, config())
+    splits = assign(digits_cleaned, pairs(), config())
     assert splits["split"].value_counts().to_dict() == {
         "train": 1167,
         "validation": 285,
         "test": 345,
     }
     test_paths = "\n".join(splits.loc[splits["split"] == "test", "path"])
+    test_paths = test_paths.replace("digits/", "")
     assert blake2b(test_paths.encode(), digest_size=8).hexdigest() == "630821339da56897"

@@ -59,7 +59,7 @@ def test_a_class_with_two_images_stops_the_run_at_validation(
     write_images(tmp_path / "few" / "dog", 2, seed=1)
     said = fails(
         another_clone, "visionloop", "run",
-        "--set", f"ingest.path={tmp_path / 'few'}", "--set", "validate.labels=null",
+        "--set", f"ingest.sources.digits.path={tmp_path / 'few'}", "--set", "validate.labels=null",
     )  # fmt: skip
     assert "dog" in said
     assert "min_per_class" in said or "images" in said
@@ -77,7 +77,7 @@ def test_broken_files_are_rows_with_a_reason(another_clone: Any, tmp_path: Path)
     stream = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(stream, "JPEG")
     (folder / "dog" / "cut.jpg").write_bytes(stream.getvalue()[:200])
-    values = {"ingest.path": str(folder), "validate.labels": None}
+    values = {"ingest.sources.digits.path": str(folder), "validate.labels": None}
     _set(another_clone, values)
     another_clone.check("dvc", "repro", "clean")
     rows = pd.read_parquet(another_clone.root / "data" / "cleaned.parquet").set_index("path")
