@@ -41,6 +41,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+data = typer.Typer(
+    help="The data set: review what was flagged.",
+    epilog="Example: visionloop data review",
+    no_args_is_help=True,
+)
+app.add_typer(data, name="data")
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
@@ -237,6 +244,19 @@ def up(
     _enter_repository()
     load_params()
     raise typer.Exit(start_all(load_settings(), verbose))
+
+
+@data.command("review", epilog="Example: visionloop data review && $EDITOR data/review.csv")
+def data_review(as_json: Json = False) -> None:
+    """Write the flagged images to data/review.csv, to be kept, dropped or relabelled by hand."""
+    from flows.review import show, write_sheet
+
+    _enter_repository()
+    asked = write_sheet()
+    if as_json:
+        console.print_json(data=asked.as_json())
+    else:
+        show(asked, console)
 
 
 def _enter_repository(logs: bool = False) -> None:

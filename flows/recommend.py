@@ -48,10 +48,14 @@ def _clean(found: Survey, preset: Mapping[str, Any]) -> Changes:
     dark = min(preset["dark"], _rounded(found.percentile("brightness", 1) / 2))
     bright = max(preset["bright"], round((1 + found.percentile("brightness", 99)) / 2, 3))
     blurry = _rounded(found.percentile("sharpness", 5) / 10)
+    flat = min(preset["low_contrast"], _rounded(found.percentile("contrast", 1) / 2))
+    empty = min(preset["low_information"], _rounded(found.percentile("entropy", 1) / 2))
     alike = min(preset["near_duplicate_pixels"], _rounded(found.percentile("contrast", 50) / 5))
     return {
         "clean.dark": (dark, None),
         "clean.bright": (bright, None),
+        "clean.low_contrast": (flat, None),
+        "clean.low_information": (empty, None),
         "clean.blurry": (
             blurry,
             "sharpness below this: a tenth of what all but 5 % of the sample have",

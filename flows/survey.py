@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from tasks.data.describe import entropy, grey_of
 from tasks.data.images import ImageFile, read_image
 from tasks.data.sources import Found, find, local_folder
 from tasks.data.sources.folders import LAYOUT
@@ -66,7 +67,7 @@ class Survey:
         return high / low > 1.25
 
     def percentile(self, statistic: str, percent: float) -> float:
-        """A percentile of one of tasks.pixels.STATISTICS over the decoded sample."""
+        """A percentile of entropy or one of tasks.pixels.STATISTICS over the decoded sample."""
         return float(np.percentile(self.measured[statistic], percent))
 
 
@@ -147,10 +148,10 @@ def _measure(folder: str, files: list[Found], sizes: Floats) -> dict[str, Floats
     for file in _evenly(files, count):
         try:
             image = read_image(ImageFile(Path(file.file), file.box), _MAX_PIXELS)
-            rows.append(statistics(image))
+            rows.append([*statistics(image), entropy(grey_of(image))])
         except UnreadableImage:
             continue
     if not rows:
         raise DataError(f"no image of {folder} could be decoded; are they cut off?")
     table = np.array(rows, np.float64)
-    return {name: table[:, column] for column, name in enumerate(STATISTICS)}
+    return {name: table[:, column] for column, name in enumerate((*STATISTICS, "entropy"))}

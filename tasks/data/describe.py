@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 THUMBNAIL_SIDE = 16
-_GREY_SIDE = 128  # a larger image is reduced to about this before it is hashed
+_GREY_SIDE = 128
 _IN_MEMORY = 64 << 20  # a larger file is hashed and decoded from the disk
 
 Row = dict[str, str | int | float | bytes | None]
@@ -74,8 +74,22 @@ def pixel_hash(image: Pixels) -> str:
     return digest.hexdigest()
 
 
+def grey_of(image: Pixels) -> Image.Image:
+    """The image in grey, reduced to about 128 pixels a side."""
+    grey = Image.fromarray(image).convert("L")
+    factor = max(grey.size) // _GREY_SIDE
+    return grey.reduce(factor) if factor > 1 else grey
+
+
+def entropy(grey: Image.Image) -> float:
+    """Entropy of the grey values over its highest, 8 bits: 0 flat, 1 all equally often."""
+    return grey.entropy() / 8
+
+
 def _describe(found: Found, max_pixels: int, row: Row) -> Seen:
     """Fill in what one file alone decides."""
+    if found.problem is not None and not os.path.isfile(found.file):
+        raise UnreadableImage(found.problem)
     status = os.stat(found.file)
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
         raise UnreadableImage("not a regular file")
@@ -92,9 +106,7 @@ def _describe(found: Found, max_pixels: int, row: Row) -> Seen:
     image, mode, note = decode(source, max_pixels)
     if found.box is not None:
         image = crop(image, found.box)
-    grey = Image.fromarray(image).convert("L")
-    if (factor := max(grey.size) // _GREY_SIDE) > 1:
-        grey = grey.reduce(factor)
+    grey = grey_of(image)
     thumbnail = grey.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
     hashed = grey.resize((HASHED_SIDE, HASHED_SIDE), Image.Resampling.LANCZOS)
     row |= {
@@ -102,7 +114,7 @@ def _describe(found: Found, max_pixels: int, row: Row) -> Seen:
         "height": image.shape[0],
         "mode": mode,
         "note": note,
-        "entropy": grey.entropy() / 8,
+        "entropy": entropy(grey),
         "pixel_hash": pixel_hash(image),
         "thumbnail": thumbnail.tobytes(),
     }

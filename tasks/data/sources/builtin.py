@@ -53,7 +53,7 @@ def _opened(name: str, root: Path, arguments: dict[str, Any]) -> Any:
     make = getattr(datasets, name)
     try:
         return make(root=str(root), **arguments)
-    except RuntimeError:
+    except (RuntimeError, OSError):  # the files are not there, or not whole
         log.info("%s is not in %s; fetching it", name, root)
     if "download" not in inspect.signature(make).parameters:
         raise DataError(f"torchvision cannot fetch {name}; put its files into {root}")
