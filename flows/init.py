@@ -88,6 +88,7 @@ def write(proposal: Proposal, force: bool) -> None:
 def show(proposal: Proposal, console: Console) -> None:
     """Print what the folder holds and what would change in conf/params.yaml."""
     if proposal.survey is not None:
+        console.print(proposal.survey.ingest.origin, markup=False, soft_wrap=True)
         console.print(_classes(proposal.survey), _facts(proposal.survey, proposal.preset))
         for line in proposal.survey.broken[:5]:
             console.print(f"not an image: {line}", style="yellow", markup=False)
@@ -201,7 +202,7 @@ def _kept(text: str) -> bool:
 
 
 def _classes(found: Survey) -> Table:
-    table = Table(title=found.ingest.origin, title_justify="left")
+    table = Table()
     table.add_column("class")
     table.add_column("images", justify="right")
     table.add_column("share", justify="right")

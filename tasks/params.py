@@ -129,7 +129,10 @@ def _keys(model: type[BaseModel], prefix: str) -> list[str]:
 
 
 def _explain(item: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in item["loc"])
+    parts = [str(part) for part in item["loc"]]
+    if parts[:2] == ["ingest", "sources"]:
+        del parts[3:4]  # pydantic names the layout there, which is no key
+    key = ".".join(parts)
     if item["type"] == "extra_forbidden":
         return f"{key} is not a parameter{_nearest(key)}"
     if item["type"] == "missing":

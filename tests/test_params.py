@@ -1,6 +1,7 @@
 """conf/params.yaml: a mistake stops before any work, is named, and the nearest key is offered."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,7 @@ def test_a_value_out_of_range_is_named_with_the_value(values, key, value):
     ("key", "value"),
     [
         ("train.lr", "fast"), ("train.epochs", 2.5), ("train.epochs", "20"),
-        ("train.pretrained", 1), ("train.pretrained", "yes"), ("ingest.sources.digits.path", 7),
+        ("train.pretrained", 1), ("train.pretrained", "yes"), ("ingest.sources", 7),
         ("split.seed", True),
         ("validate.labels", "a,b"), ("train.architecture", "resnet19"),
         ("prepare.resize", "squash"), ("evaluate.license", "Apache 2.0"),
@@ -124,6 +125,28 @@ def test_a_value_of_the_wrong_type_is_named_with_the_value(values, key, value):
     message = refusal(values)
     assert f"{key}: " in message
     assert f"got {value!r}" in message
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"path": 7, "layout": "folders"}, "ingest.sources.mine.path: .*got 7"),
+        ({"path": "x"}, "ingest.sources.mine: .*layout"),
+        ({"path": "x", "layout": "folder"}, "ingest.sources.mine: .*'folder'.*'split_folders'"),
+        ({"path": "x", "layout": "coco"}, "ingest.sources.mine.annotations is missing"),
+        ({"path": "x", "layout": "folders", "margin": 0.1}, "mine.margin is not a parameter"),
+        ({"path": "x", "layout": "torchvision", "dataset": "cifar"}, "mine.dataset: .*'cifar'"),
+        ({"path": "x", "layout": "folders", "labels": {"a": 1}}, "mine.labels.a: "),
+    ],
+)
+def test_a_wrong_source_is_named(values, source, said):
+    values["ingest"]["sources"] = {"mine": source}
+    assert re.search(said, refusal(values))
+
+
+def test_a_sources_name_can_be_a_path(values):
+    values["ingest"]["sources"] = {"my photos": {"path": "x", "layout": "folders"}}
+    assert "my photos" in refusal(values)
 
 
 def test_every_mistake_is_told_at_once(values):
@@ -223,7 +246,7 @@ def test_every_key_of_the_file_has_a_home_in_the_schema(values):
     """`known_keys` is what suggestions and `init` go by."""
 
     def keys(node: object, prefix: str = "") -> set[str]:
-        if not isinstance(node, dict) or prefix == "tune.space.":
+        if not isinstance(node, dict) or prefix in ("tune.space.", "ingest.sources."):
             return set()
         found = {f"{prefix}{name}" for name in node}
         return found.union(*(keys(value, f"{prefix}{name}.") for name, value in node.items()))

@@ -59,7 +59,7 @@ def test_images_that_are_not_there(doctor, repository):
     path.write_text(path.read_text().replace("data/raw/digits", "data/raw/cats"))
     code, checks = doctor()
     assert code == 1
-    assert checks["data"]["found"] == "data/raw/cats is not a folder"
+    assert checks["data"]["found"] == "data/raw/cats does not exist"
 
 
 def test_a_library_of_another_version(doctor, repository):

@@ -28,7 +28,7 @@ def test_dry_run_shows_the_change_and_writes_nothing(repository, visionloop, pho
     result = visionloop("init", "--data", str(photo_folder))
     assert result.exit_code == 0
     assert "temple" in result.output
-    assert f"+  path: {photo_folder}" in result.output
+    assert f"+      path: {photo_folder}" in result.output
     assert "nothing was written" in result.output
     assert PARAMS.read_bytes() == before
 
@@ -36,7 +36,7 @@ def test_dry_run_shows_the_change_and_writes_nothing(repository, visionloop, pho
 def test_photographs_of_many_shapes(repository, visionloop, photo_folder):
     assert visionloop("init", "--data", str(photo_folder), "--yes").exit_code == 0
     params = load_params()
-    assert params.ingest.path == str(photo_folder)
+    assert params.ingest.sources["photos"].path == str(photo_folder)
     assert params.validate_.labels == ["flower", "temple"]
     assert (params.prepare.size, params.prepare.resize) == (64, "letterbox")
     assert params.train.augment.flip is True
@@ -69,7 +69,7 @@ def test_every_comment_and_untouched_value_of_the_preset_stays(
     text, written = PARAMS.read_text(), read_yaml(PARAMS)
     preset = read_yaml("conf/presets/photo.yaml")
     assert "# sgd or adamw" in text
-    assert "# drop or keep; every row and every flag stays in the manifest" in text
+    assert "# keep (no flag), flag, quarantine (out until reviewed) or drop" in text
     assert "\n\nclean:\n" in text
     untouched = ("split", "evaluate", "serve", "drift")
     assert {name: written[name] for name in untouched} == {name: preset[name] for name in untouched}
@@ -92,7 +92,7 @@ def test_names_that_yaml_would_misread_come_back_as_they_are(repository, visionl
     assert visionloop("init", "--data", str(renamed), "--yes").exit_code == 0
     params = load_params()
     assert params.validate_.labels == ["no", 'ü "x": #1']
-    assert params.ingest.path == str(renamed)
+    assert params.ingest.sources["my-photos-2-true"].path == str(renamed)
 
 
 def test_a_folder_inside_the_repository_is_named_relative_to_it(
@@ -101,7 +101,7 @@ def test_a_folder_inside_the_repository_is_named_relative_to_it(
     shutil.move(photo_folder, repository / "data" / "mine")
     monkeypatch.chdir(repository / "data")
     assert visionloop("init", "--data", "mine", "--yes").exit_code == 0
-    assert load_params(repository / PARAMS).ingest.path == "data/mine"
+    assert load_params(repository / PARAMS).ingest.sources["mine"].path == "data/mine"
 
 
 def test_digits_restores_the_quickstart(repository, visionloop, photo_folder, commit):
@@ -120,7 +120,7 @@ def test_uncommitted_values_are_not_overwritten(repository, visionloop, photo_fo
     assert "changes that are not in git" in refused.stderr
     assert PARAMS.read_text() == mine
     assert visionloop("init", "--data", str(photo_folder), "--yes", "--force").exit_code == 0
-    assert load_params().ingest.path == str(photo_folder)
+    assert load_params().ingest.sources["photos"].path == str(photo_folder)
 
 
 def test_committed_values_may_be_replaced(repository, visionloop, photo_folder, commit):
@@ -151,7 +151,7 @@ def test_declared_labels_must_be_the_folders(repository, visionloop, photo_folde
     assert good.exit_code == 0
     bad = visionloop("init", "--data", str(photo_folder), "--labels", "flower,tower")
     assert bad.exit_code == 2
-    assert "no folder for tower" in bad.stderr
+    assert "no images of tower" in bad.stderr
     assert "not declared: temple" in bad.stderr
 
 
@@ -212,3 +212,35 @@ def test_broken_files_among_good_ones_are_named_and_do_not_stop(
     assert result.exit_code == 0
     assert "not an image: temple/broken.jpg" in result.output
     assert "1 files, left out" in result.output
+
+
+def test_several_sources_are_put_together(repository, visionloop, photo_folder, digit_folder):
+    (photo_folder.parent / "more" / "photos").mkdir(parents=True)
+    shutil.move(photo_folder, photo_folder.parent / "more" / "photos" / "x")
+    again = photo_folder.parent / "more" / "photos" / "x"
+    shutil.make_archive(str(photo_folder), "zip", again)
+    words = [
+        "--data",
+        str(photo_folder) + ".zip",
+        "--data",
+        str(again),
+        "--data",
+        str(digit_folder),
+    ]
+    assert visionloop("init", *words, "--yes").exit_code == 0
+    params = load_params()
+    assert list(params.ingest.sources) == ["photos", "x", "scans"]
+    assert set(params.validate_.labels) == {"flower", "temple", *"0123456789"}
+
+
+def test_a_table_gives_the_classes(repository, visionloop, photo_folder):
+    rows = [
+        f"{path.relative_to(photo_folder)},{path.parent.name}s"
+        for path in photo_folder.rglob("*.jpg")
+    ]
+    table = photo_folder / "labels.csv"
+    table.write_text("path,label\n" + "\n".join(rows))
+    assert visionloop("init", "--data", str(table), "--yes").exit_code == 0
+    source = load_params().ingest.sources["labels"]
+    assert (source.layout, source.annotations) == ("table", "labels.csv")
+    assert load_params().validate_.labels == ["flowers", "temples"]

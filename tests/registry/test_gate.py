@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 from onnx import numpy_helper
 from PIL import Image
@@ -198,13 +199,16 @@ def test_another_input_size_gets_the_same_images_decoded_anew(
 ) -> None:
     images, labels = digit_images[1200:1220], digit_labels[1200:1220]
     source = tmp_path / "source"
-    paths = [f"{label}/{n}.png" for n, label in enumerate(labels)]
-    for path, image in zip(paths, images, strict=True):
+    names = [f"{label}/{n}.png" for n, label in enumerate(labels)]
+    paths = [f"digits/{name}" for name in names]
+    for path, image in zip(names, images, strict=True):
         (source / path).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(source / path)
     larger = np.stack([np.asarray(Image.fromarray(i).resize((16, 16))) for i in images])
     _write_shards(tmp_path / "data/shards", larger, labels, paths, size=16, bundle=digits_bundle)
-    params = load_params(overrides={"ingest.path": str(source)})
+    params = load_params(overrides={"ingest.sources.digits.path": str(source)})
+    splits = pd.DataFrame({"path": paths, "source": "digits", "box": None})
+    splits.to_parquet(tmp_path / "data/splits.parquet")
 
     test = frozen_images(params, tmp_path)
 
@@ -212,8 +216,8 @@ def test_another_input_size_gets_the_same_images_decoded_anew(
     contract = digits_bundle.info.input.model_copy(update={"size": 16})
     info = digits_bundle.info.model_copy(update={"input": contract})
     assert np.array_equal(test.images(Bundle(digits_bundle.path, info, "")), larger)
-    (source / paths[3]).unlink()
-    with pytest.raises(DataError, match=paths[3]):
+    (source / names[3]).unlink()
+    with pytest.raises(DataError, match=names[3]):
         test.images(digits_bundle)
 
 
