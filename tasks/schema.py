@@ -66,8 +66,8 @@ class Validate(Section):
     min_readable_share: Share = Field(description="files that can be read, of all")
     max_flagged_share: Share = Field(description="images with any flag, of all")
     max_duplicate_share: Share = Field(description="exact and near-duplicates, of all")
-    max_drift: Share | None = Field(
-        description="KS distance of an image statistic from the last release's"
+    max_drift: float | None = Field(
+        ge=0, le=1, description="KS distance of an image statistic from the last release's"
     )
     labels: list[str] | None = Field(description="the declared label set; null: any")
 

@@ -77,14 +77,14 @@ def _report(outcomes: list[Outcome], target: Path) -> None:
 
 
 def _message(failed: list[Outcome], target: Path) -> str:
-    parts = [
-        f"{len(failed)} expectations on the data do not hold"
-        if len(failed) > 1
-        else "an expectation on the data does not hold"
-    ]
-    parts += [f"- {_explain(outcome)}" for outcome in failed]
-    parts.append(f"look at {target / SITE / 'index.html'} and `reason` in {CLEANED}; mend the data")
-    return "\n".join(parts) + f", or change the params named above or {FOLDER}"
+    what = "an expectation on the data does"
+    if len(failed) > 1:
+        what = f"{len(failed)} expectations on the data do"
+    first = (
+        f"{what} not hold; see {target / SITE / 'index.html'}, and mend the data or change the "
+        f"params named below or {FOLDER}"
+    )
+    return "\n".join([first, *(f"- {_explain(outcome)}" for outcome in failed)])
 
 
 def _explain(outcome: Outcome) -> str:

@@ -42,7 +42,7 @@ class Entry:
             f"{name} {value!r}" + (f" ({self.params[name]})" if name in self.params else "")
             for name, value in asked.items()
         ]
-        return ", ".join(parts) or "none may differ"
+        return ", ".join(parts) or "no exception"
 
 
 def load_entries(config: Validate, folder: Path = FOLDER) -> dict[str, list[Entry]]:

@@ -7,8 +7,10 @@ before cleaning. Only `suites` imports this module: the library takes seconds.
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from great_expectations.compatibility import pydantic
 from great_expectations.core.metric_domain_types import MetricDomainTypes
 from great_expectations.execution_engine.pandas_execution_engine import PandasExecutionEngine
 from great_expectations.expectations.expectation import BatchExpectation
@@ -94,14 +96,31 @@ class ImagesExpectation(BatchExpectation):
         ]
 
 
-class ExpectImagesPerClassToBeBetween(ImagesExpectation):
+class BoundedExpectation(ImagesExpectation):
+    """Base: a number from min_value to max_value, either of which may be left out."""
+
+    min_value: float | None = None
+    max_value: float | None = None
+    success_keys: ClassVar[tuple[str, ...]] = ("min_value", "max_value")
+
+    @pydantic.root_validator
+    def _asks_for_something(cls, values: dict[str, Any]) -> dict[str, Any]:  # noqa: N805 - as above
+        if values.get("min_value") is None and values.get("max_value") is None:
+            raise ValueError("needs a min_value or a max_value")
+        return values
+
+    def within(self, value: float) -> bool:
+        """Whether the value is in the bounds, inclusive."""
+        above = self.min_value is None or value >= self.min_value
+        return above and (self.max_value is None or value <= self.max_value)
+
+
+class ExpectImagesPerClassToBeBetween(BoundedExpectation):
     """Every class has from min_value to max_value kept images, in each of `splits` if given.
 
     A class that was dropped as a whole has none.
     """
 
-    min_value: int | None = None
-    max_value: int | None = None
     splits: list[str] | None = None
     success_keys = ("min_value", "max_value", "splits")
     statement = "Every class has from $min_value to $max_value images (splits: $splits)"
@@ -110,9 +129,9 @@ class ExpectImagesPerClassToBeBetween(ImagesExpectation):
         """Count; one row of each class at fault is shown."""
         counts, rows = [], []
         for where, part in self._parts(kept(table)):
-            for label, count in class_sizes(table, part).items():
+            for label, count in sorted(class_sizes(table, part).items(), key=itemgetter(1)):
                 counts.append(count)
-                if not within(count, self.min_value, self.max_value):
+                if not self.within(count):
                     own = part if count else table
                     rows += rows_of(own[own["label"] == label].head(1), f"{count} images{where}")
         observed = f"{min(counts)} to {max(counts)} images" if counts else "no class"
@@ -124,16 +143,13 @@ class ExpectImagesPerClassToBeBetween(ImagesExpectation):
         return [(f" in {name}", images[images["split"] == name]) for name in self.splits]
 
 
-class ExpectClassImbalanceRatioToBeBetween(ImagesExpectation):
+class ExpectClassImbalanceRatioToBeBetween(BoundedExpectation):
     """The largest class has at most max_value times the kept images of the smallest.
 
     The imbalance ratio of Buda, Maki and Mazurowski, Neural Networks 106, 2018. Infinite when
     a class was dropped as a whole.
     """
 
-    min_value: float | None = None
-    max_value: float | None = None
-    success_keys = ("min_value", "max_value")
     statement = "The largest class is from $min_value to $max_value times the smallest"
 
     def look(self, table: "pd.DataFrame") -> Finding:
@@ -148,18 +164,16 @@ class ExpectClassImbalanceRatioToBeBetween(ImagesExpectation):
             f"{sizes[smallest]} of {smallest!r}"
         )
         rows = rows_of(table[table["label"] == smallest].head(ROWS_SHOWN), "of the smallest class")
-        return Finding(within(ratio, self.min_value, self.max_value), observed, rows)
+        return Finding(self.within(ratio), observed, rows)
 
 
-class ExpectFlaggedShareToBeBetween(ImagesExpectation):
+class ExpectFlaggedShareToBeBetween(BoundedExpectation):
     """The share of all files that carry any of `flags` (null: any flag) is at most max_value.
 
     With flags [exact_duplicate, near_duplicate] it is the share of duplicates. For a cleaned
     table.
     """
 
-    min_value: float | None = None
-    max_value: float | None = None
     flags: list[str] | None = None
     success_keys = ("min_value", "max_value", "flags")
     statement = "The share of flagged files is from $min_value to $max_value (flags: $flags)"
@@ -177,9 +191,7 @@ class ExpectFlaggedShareToBeBetween(ImagesExpectation):
             for row in shown[names].to_dict("records")
         ]
         observed = f"{len(flagged)} of {len(table)} files ({share:.2%})"
-        return Finding(
-            within(share, self.min_value, self.max_value), observed, rows_of(shown, values)
-        )
+        return Finding(self.within(share), observed, rows_of(shown, values))
 
 
 class ExpectColumnValuesToBeWithinOneSplit(ImagesExpectation):
@@ -213,11 +225,6 @@ def class_sizes(table: "pd.DataFrame", part: "pd.DataFrame") -> dict[str, int]:
     """Images of `part` for each label of `table`."""
     counts = part["label"].value_counts()
     return {label: int(counts.get(label, 0)) for label in sorted(table["label"].dropna().unique())}
-
-
-def within(value: float, low: float | None, high: float | None) -> bool:
-    """Whether low ≤ value ≤ high; None is no bound."""
-    return (low is None or value >= low) and (high is None or value <= high)
 
 
 def rows_of(shown: "pd.DataFrame", values: str | Sequence[str]) -> list[dict[str, str]]:

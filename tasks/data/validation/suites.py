@@ -91,7 +91,10 @@ def _build(entry: Entry, number: int) -> Any:
     given = {**entry.kwargs, **entry.extras, "meta": meta, "severity": entry.severity}
     if entry.description is not None:
         given["description"] = entry.description
+    conditions = importlib.import_module("great_expectations.expectations.row_conditions")
     try:
+        if isinstance(condition := entry.kwargs.get("row_condition"), dict):
+            conditions.deserialize_row_condition(condition)  # complains better than `kind`
         return kind(**given)
     except (ValueError, TypeError) as error:
         raise ParamsError(f"{entry.where}: {_mistake(error, kind)}") from None
@@ -101,9 +104,10 @@ def _mistake(error: Any, kind: Any) -> str:
     """The library's complaint in one line, with the nearest kwarg for an unknown one."""
     if not hasattr(error, "errors"):  # not pydantic's
         return " ".join(str(error).split())
-    first = error.errors()[0]
+    unknown = "value_error.extra"  # says more than the kwarg that is missing for it
+    first = min(error.errors(), key=lambda one: one["type"] != unknown)
     name = str(first["loc"][0])
-    if first["type"] == "value_error.extra":
+    if first["type"] == unknown:
         return f"{name!r} is not one of its kwargs{nearest(name, kind.__fields__)}"
     return f"{name}: {' '.join(first['msg'].split())}"
 

@@ -17,22 +17,30 @@ SIDE = 96
 
 def read_image(row: Mapping[str, Any], config: Ingest) -> Pixels:
     """The image of a manifest row, uint8 H×W×3; raises UnreadableImage or OSError."""
-    return read(Path(config.path) / str(row["path"]), config.max_pixels)
+    return read((Path(config.path) / str(row["path"])).read_bytes(), config.max_pixels)
 
 
 def figure(row: Mapping[str, Any], config: Ingest, lines: tuple[str, ...]) -> str:
     """An HTML figure of a manifest row with lines of text below.
 
-    An image that cannot be read is a box with the reason: the manifest's, or today's.
+    An image that could not be read, or cannot any more, is a box with the reason.
     """
-    try:
-        picture = f'<img src="{data_address(read_image(row, config))}" alt="">'
-    except (UnreadableImage, OSError) as error:
-        known = row.get("error")
-        reason = known if isinstance(known, str) else getattr(error, "strerror", None) or error
-        picture = f'<span class="no-picture">cannot be shown: {escape(str(reason))}</span>'
+    picture = _box(row["error"]) if isinstance(row.get("error"), str) else _picture(row, config)
     text = "<br>".join(escape(line) for line in lines)
     return f"<figure>{picture}<figcaption>{text}</figcaption></figure>"
+
+
+def _picture(row: Mapping[str, Any], config: Ingest) -> str:
+    try:
+        return f'<img src="{data_address(read_image(row, config))}" alt="">'
+    except UnreadableImage as error:
+        return _box(str(error))
+    except OSError as error:
+        return _box(error.strerror or str(error))
+
+
+def _box(reason: str) -> str:
+    return f'<span class="no-picture">cannot be shown: {escape(reason)}</span>'
 
 
 def data_address(image: Pixels) -> str:
