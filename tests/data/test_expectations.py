@@ -134,6 +134,15 @@ def test_parameters_are_filled_in_and_null_leaves_an_entry_out(folder: Path) -> 
     assert left.type == flagged.type
 
 
+def test_the_example_in_the_docs_is_right(folder: Path) -> None:
+    page = (ROOT / "docs/data.md").read_text()
+    (example,) = re.findall(r"```yaml\n(expectations:.*?)```", page, re.DOTALL)
+    (folder / "cleaned.yaml").write_text(example)
+    entries = load_entries(CONFIG, folder)["cleaned"]
+    check_columns(entries, [*COLUMNS, "shorter_side"])
+    assert [expectation.severity for expectation in build(entries)] == ["warning", "critical"]
+
+
 def test_every_parameter_of_the_section_is_asked_for() -> None:
     """A key of `validate` that no shipped expectation uses would do nothing."""
     entries = load_entries(CONFIG, ROOT / FOLDER)
