@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from tasks.data.tables import CLEANED, MANIFEST, read_table
 from tasks.data.validation.expectations import FOLDER, check_columns, load_entries
-from tasks.data.validation.suites import Outcome, build, run
+from tasks.data.validation.outcomes import Outcome
+from tasks.data.validation.suites import build, run
 from tasks.errors import ValidationFailed
 from tasks.files import remove_leftovers, write_directory, write_json
 from tasks.params import load_params

@@ -81,6 +81,11 @@ ENTRY = "expectations:\n  - type: expect_column_values_to_be_between\n    kwargs
             "the table has no column 'flag_drak'; did you mean 'flag_dark'?",
         ),
         (
+            "expectations:\n  - type: expect_column_values_to_be_within_one_split\n"
+            "    kwargs: {column: label}",
+            "the table has no column 'split'",
+        ),
+        (
             "expectations:\n  - type: expect_flagged_share_to_be_between",
             "needs a min_value or a max_value",
         ),

@@ -10,7 +10,7 @@ import pytest
 from tasks.bundle import Bundle
 from tasks.data.validate import validate
 from tasks.data.validation.expectations import FOLDER
-from tasks.data.validation.suites import Outcome
+from tasks.data.validation.outcomes import Outcome
 from tasks.errors import ValidationFailed
 from tasks.params import Settings, check_params, read_yaml
 from tasks.releases import publish

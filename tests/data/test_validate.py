@@ -14,7 +14,7 @@ from tasks.data.split import assign
 from tasks.data.validate import validate
 from tasks.data.validate_splits import joined
 from tasks.data.validation.expectations import FOLDER
-from tasks.data.validation.suites import Outcome
+from tasks.data.validation.outcomes import Outcome
 from tasks.errors import ParamsError, ValidationFailed
 from tasks.params import check_params, read_yaml
 from tasks.schema import Params
@@ -264,6 +264,14 @@ def test_share_of_duplicates_counts_the_named_flags_alone(
     assert ask(["exact_duplicate"], 0.1)  # 1 of 11
     assert not ask(["exact_duplicate"], 0.09)
     assert not ask(["exact_duplicate", "unreadable"], 0.25)  # 3 of 11
+
+
+def test_a_table_without_flags_has_no_share_of_them(
+    digits_manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    entry = {"type": "expect_flagged_share_to_be_between", "kwargs": {"max_value": 1}}
+    with pytest.raises(ValidationFailed, match="observed: the table has no flags"):
+        check({"manifest": digits_manifest}, tmp_path / "v", [entry])
 
 
 @pytest.mark.parametrize("severity", ["warning", "info"])

@@ -157,6 +157,7 @@ def _columns(entry: Entry) -> list[str]:
     names = [kwargs.get(key) for key in ("column", "column_A", "column_B")]
     names += kwargs["column_list"] if isinstance(kwargs.get("column_list"), list) else []
     names += [f"flag_{flag}" for flag in kwargs.get("flags") or []]
+    names += ["split"] if kwargs.get("splits") or entry.type.endswith("_within_one_split") else []
     names += _condition_columns(kwargs.get("row_condition"))
     return [name for name in names if isinstance(name, str)]
 

@@ -22,10 +22,10 @@ from great_expectations.render.components import (
 )
 from great_expectations.render.renderer.renderer import renderer
 
+from tasks.data.validation.outcomes import ROWS_SHOWN
+
 if TYPE_CHECKING:
     import pandas as pd
-
-ROWS_SHOWN = 10
 
 
 class Finding(NamedTuple):
@@ -183,6 +183,8 @@ class ExpectFlaggedShareToBeBetween(BoundedExpectation):
         names = [name for name in table.columns if name.startswith("flag_")]
         if self.flags is not None:
             names = [f"flag_{flag}" for flag in self.flags]
+        if not names:
+            return Finding(False, "the table has no flags", [])
         flagged = table[table[names].any(axis=1)]
         share = len(flagged) / len(table) if len(table) else 0.0
         shown = flagged.head(ROWS_SHOWN)

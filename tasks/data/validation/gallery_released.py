@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from great_expectations.compatibility import pydantic
 
-from tasks.data.validation.gallery import ROWS_SHOWN, Finding, ImagesExpectation, kept, rows_of
+from tasks.data.validation.gallery import Finding, ImagesExpectation, kept, rows_of
+from tasks.data.validation.outcomes import ROWS_SHOWN
 from tasks.data.validation.released import Released, last_released
 
 if TYPE_CHECKING:

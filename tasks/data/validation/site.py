@@ -8,8 +8,8 @@ and the first page a list of what was checked.
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Protocol
 
+from tasks.data.validation.outcomes import Outcome
 from tasks.files import write_text
 
 _STYLE = """<style>
@@ -27,26 +27,7 @@ h1,h2,h3,h4,h5,h6{margin:1rem 0 .3rem}
 </style>"""
 
 
-class Result(Protocol):
-    """What the list says of an expectation."""
-
-    @property
-    def description(self) -> str: ...  # noqa: D102
-
-    @property
-    def severity(self) -> str: ...  # noqa: D102
-
-    @property
-    def success(self) -> bool: ...  # noqa: D102
-
-    @property
-    def observed(self) -> str: ...  # noqa: D102
-
-    @property
-    def limit(self) -> str: ...  # noqa: D102
-
-
-def finish(site: Path, outcomes: Mapping[str, Sequence[Result]]) -> None:
+def finish(site: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
     """Rewrite the pages below `site`; `outcomes` are those of its suites, by name."""
     for path in site.rglob("*.html"):
         page = path.read_text(encoding="utf-8").replace("<head>", f"<head>{_STYLE}", 1)
@@ -55,11 +36,11 @@ def finish(site: Path, outcomes: Mapping[str, Sequence[Result]]) -> None:
         write_text(path, page)
 
 
-def _summary(site: Path, outcomes: Mapping[str, Sequence[Result]]) -> str:
+def _summary(site: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> str:
     return "".join(_suite(site, name, results) for name, results in outcomes.items())
 
 
-def _suite(site: Path, name: str, results: Sequence[Result]) -> str:
+def _suite(site: Path, name: str, results: Sequence[Outcome]) -> str:
     (page,) = site.glob(f"validations/{name}/**/*.html")
     holding = sum(result.success for result in results)
     rows = "".join(_row(result) for result in results)
@@ -71,7 +52,7 @@ def _suite(site: Path, name: str, results: Sequence[Result]) -> str:
     )
 
 
-def _row(result: Result) -> str:
+def _row(result: Outcome) -> str:
     icon = "fa-check-circle text-success" if result.success else "fa-times text-danger"
     cells = (result.description, result.severity, result.observed, result.limit)
     text = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
