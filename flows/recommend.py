@@ -20,7 +20,7 @@ def recommend(found: Survey, preset: Mapping[str, Any]) -> Changes:
     `preset` holds a whole params file's plain values.
     """
     return {
-        **_validate(found, preset["validate"]),
+        **_validate(found, preset),
         **_clean(found, preset["clean"]),
         **_prepare(found, preset["prepare"]),
         **_train(found, preset),
@@ -28,17 +28,25 @@ def recommend(found: Survey, preset: Mapping[str, Any]) -> Changes:
     }
 
 
-def _validate(found: Survey, preset: Mapping[str, Any]) -> Changes:
+def _validate(found: Survey, whole: Mapping[str, Any]) -> Changes:
+    preset, splits = whole["validate"], whole["split"]
     smallest = min(found.counts, key=lambda label: found.counts[label])
     # cleaning may drop some: the smallest class shall not fail for a few duplicates
-    fewest = max(3, min(preset["min_per_class"], int(0.8 * found.counts[smallest])))
+    sure = int(0.8 * found.counts[smallest])
+    fewest = max(3, min(preset["min_per_class"], sure))
+    # a third of what a split is expected to draw of it
+    drawn = int(min(splits["validation"], splits["test"]) * sure / 3)
     longest = max(preset["max_side"], int(max(found.widths.max(), found.heights.max())))
+    ratio = round(1.5 * max(found.counts.values()) / found.counts[smallest], 1)
+    imbalance = preset["max_imbalance"]
     return {
         "validate.labels": (list(found.counts), "the class folders found; null: any set"),
         "validate.min_per_class": (
             fewest,
             f"the smallest class, {smallest!r}, has {found.counts[smallest]}",
         ),
+        "validate.min_per_split": (max(1, min(preset["min_per_split"], drawn)), None),
+        "validate.max_imbalance": (imbalance and max(imbalance, ratio), None),
         "validate.max_side": (longest, None),
     }
 

@@ -1,7 +1,7 @@
 """Every error a user can cause, in one tree.
 
 VisionloopError
- ├─ ParamsError          conf/params.yaml or an override is wrong
+ ├─ ParamsError          conf/params.yaml, conf/expectations or an override is wrong
  ├─ DataError            the images, the manifest or the splits are wrong
  │   └─ ValidationFailed an expectation on the data set does not hold
  ├─ TrainingError        training cannot go on (NaN loss, no usable checkpoint)
@@ -54,7 +54,11 @@ class ServiceError(VisionloopError):
 
 
 class PipelineError(VisionloopError):
-    """A DVC stage failed."""
+    """A DVC stage failed; `exit_code` is the stage's where that means something."""
+
+    def __init__(self, message: str, exit_code: int = VisionloopError.exit_code) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class RegistryError(VisionloopError):

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _FAILURE_LINES = 12
 _BUSY_SECONDS = 120
 _RUNNING = re.compile(r"Running stage '(.*)':")
+# What a step's own exit code says goes on: 3, an expectation does not hold; 4, a full disk.
+_FAILED = re.compile(r"ERROR: failed to reproduce .*exited with ([34])$")
 # What DVC says at every stage and nobody needs to read in a log.
 _NOISE = re.compile(
     r"Stage '.*' didn't change, skipping|(Generating|Updating) lock file|To track the changes|"
@@ -81,7 +83,9 @@ def repro(
                 lines.append(line)
                 on_line(line)
     if process.returncode != 0:
-        raise PipelineError(f"`dvc repro {milestone}` failed:\n  {_last_lines(lines)}")
+        codes = [int(match[1]) for line in lines if (match := _FAILED.match(line))]
+        message = f"`dvc repro {milestone}` failed:\n  {_last_lines(lines)}"
+        raise PipelineError(message, *codes[-1:])
     return [match[1] for line in lines if (match := _RUNNING.match(line))]
 
 

@@ -141,13 +141,20 @@ class Clean(Section):
 
 
 class Validate(Section):
-    """Expectations on the cleaned manifest."""
+    """What conf/expectations/*.yaml ask for; null leaves an expectation out."""
 
     min_classes: int = Field(ge=2, description="classes that must be there")
     min_per_class: int = Field(ge=3, description="images that each class must keep")
+    min_per_split: int = Field(ge=1, description="images of each class in each split")
+    max_imbalance: float | None = Field(ge=1, description="largest class over the smallest")
     min_side: int = Field(ge=1, description="pixels of the shorter side")
     max_side: int = Field(ge=1, description="pixels of the longer side")
+    min_readable_share: Share = Field(description="files that can be read, of all")
     max_flagged_share: Share = Field(description="images with any flag, of all")
+    max_duplicate_share: Share = Field(description="exact and near-duplicates, of all")
+    max_drift: float | None = Field(
+        ge=0, le=1, description="KS distance of an image statistic from the last release's"
+    )
     labels: list[str] | None = Field(description="the declared label set; null: any")
 
 

@@ -27,6 +27,11 @@ stages:
       {python} -c "import sys; sys.exit('error: there is nothing to eat')"
     deps: [n]
     outs: [never]
+  invalid:
+    cmd: >-
+      {python} -c "import sys; sys.exit(3)"
+    deps: [n]
+    outs: [never_either]
 """
 
 
@@ -54,8 +59,15 @@ def test_a_milestone_is_brought_up_to_date_once(graph: Workspace, settings: Sett
 
 
 def test_a_failed_stage_is_told_in_its_own_words(graph: Workspace, settings: Settings) -> None:
-    with pytest.raises(PipelineError, match="error: there is nothing to eat"):
+    with pytest.raises(PipelineError, match="error: there is nothing to eat") as caught:
         repro(graph, "fail", settings, lambda _: None)
+    assert caught.value.exit_code == 2
+
+
+def test_failed_expectations_keep_their_exit_code(graph: Workspace, settings: Settings) -> None:
+    with pytest.raises(PipelineError) as caught:
+        repro(graph, "invalid", settings, lambda _: None)
+    assert caught.value.exit_code == 3
 
 
 def test_a_second_run_waits_for_the_first(settings: Settings) -> None:

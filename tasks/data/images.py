@@ -1,12 +1,12 @@
 """From a row of the manifest to its pixels: the file below its source's folder, or a part of it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.data.sources import local_folder
 from tasks.data.sources.found import Box
-from tasks.pixels import Pixels, crop, read
+from tasks.pixels import Pixels, UnreadableImage, crop, read
 from tasks.schema import Ingest
 
 if TYPE_CHECKING:
@@ -28,28 +28,29 @@ class ImageFile(NamedTuple):
 def source_folders(ingest: Ingest, home: Path, root: Path = Path()) -> dict[str, Path]:
     """Source name → the folder of its files; what is not here yet is fetched."""
     return {
-        name: local_folder(source, ingest, home, root) for name, source in ingest.sources.items()
+        name: local_folder(source, ingest, home, root, refresh=False)
+        for name, source in ingest.sources.items()
     }
+
+
+def image_file(path: str, source: str, box: object, folders: Folders) -> ImageFile:
+    """The image of a row with these `path`, `source` and `box` (text, or a null)."""
+    name = path.removeprefix(f"{source}/")
+    if not isinstance(box, str):
+        return ImageFile(folders[source] / name)
+    left, top, right, bottom = map(int, box.split(","))
+    return ImageFile(folders[source] / name.rpartition("#")[0], (left, top, right, bottom))
 
 
 def image_files(rows: "pd.DataFrame", folders: Folders) -> list[ImageFile]:
     """The images of rows with `path`, `source` and `box`, in their order."""
-    return list(_image_files(zip(rows["path"], rows["source"], rows["box"], strict=True), folders))
+    columns = zip(rows["path"], rows["source"], rows["box"], strict=True)
+    return [image_file(path, source, box, folders) for path, source, box in columns]
 
 
 def read_image(image: ImageFile, max_pixels: int) -> Pixels:
     """The pixels, uint8 H×W×3; raises UnreadableImage."""
+    if not image.file.exists():
+        raise UnreadableImage("the file does not exist")
     pixels = read(image.file, max_pixels)
     return pixels if image.box is None else crop(pixels, image.box)
-
-
-def _image_files(
-    rows: Iterable[tuple[str, str, str | None]], folders: Folders
-) -> Iterable[ImageFile]:
-    for path, source, box in rows:
-        name = path.removeprefix(f"{source}/")
-        if not isinstance(box, str):
-            yield ImageFile(folders[source] / name)
-            continue
-        left, top, right, bottom = map(int, box.split(","))
-        yield ImageFile(folders[source] / name.rpartition("#")[0], (left, top, right, bottom))

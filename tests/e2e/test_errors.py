@@ -60,6 +60,7 @@ def test_a_class_with_two_images_stops_the_run_at_validation(
     said = fails(
         another_clone, "visionloop", "run",
         "--set", f"ingest.sources.digits.path={tmp_path / 'few'}", "--set", "validate.labels=null",
+        code=3,
     )  # fmt: skip
     assert "dog" in said
     assert "min_per_class" in said or "images" in said

@@ -59,6 +59,7 @@ def test_a_class_keeps_its_margin_for_cleaning(repository, visionloop, photo_fol
         path.unlink()
     assert visionloop("init", "--data", str(photo_folder), "--yes").exit_code == 0
     assert load_params().validate_.min_per_class == 9
+    assert load_params().validate_.min_per_split == 1
     assert "# the smallest class, 'temple', has 12" in PARAMS.read_text()
 
 

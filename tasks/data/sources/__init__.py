@@ -18,16 +18,19 @@ from tasks.schema import Ingest, Source
 __all__ = ["Found", "find", "local_folder"]
 
 
-def local_folder(source: Source, limits: Ingest, home: Path, root: Path = Path()) -> Path:
+def local_folder(
+    source: Source, limits: Ingest, home: Path, root: Path = Path(), refresh: bool = True
+) -> Path:
     """The folder on this machine that holds the images of `source`.
 
     An archive is unpacked, a bucket mirrored and a torchvision data set written out below
-    `home`, once; a relative path is one below `root`. Raises DataError.
+    `home`, once; a relative path is one below `root`. Without `refresh` a bucket is not asked
+    what is new. Raises DataError.
     """
     if source.layout == "torchvision":
         return written_out(source, root / source.path, home / "sources")
     if is_bucket(source.path):
-        folder = mirrored(source.path, home / "sources")
+        folder = mirrored(source.path, home / "sources", refresh)
     elif is_archive(source.path):
         folder = unpacked(root / source.path, limits, home / "sources")
     else:

@@ -28,14 +28,16 @@ def is_bucket(path: str) -> bool:
     return "://" in path
 
 
-def mirrored(url: str, cache: Path) -> Path:
-    """The folder below `cache` that mirrors `url`, brought up to date.
+def mirrored(url: str, cache: Path, refresh: bool = True) -> Path:
+    """The folder below `cache` that mirrors `url`, brought up to date if it is to be refreshed.
 
     A mirror that was interrupted goes on where it was. Raises DataError when the store cannot
     be reached or holds nothing there.
     """
     name = PurePosixPath(url.split("://")[1].rstrip("/")).name or "bucket"
     target = cache / f"{name}-{sha256_json(url.rstrip('/'))[:8]}"
+    if not refresh and (target / _INDEX).exists():
+        return target
     with waited_for(cache / f".{target.name}.lock", f"another process mirrors {url}"):
         try:
             _synchronise(url, target)

@@ -1,0 +1,1 @@
+"""Declared expectations, how they are run, and those that Great Expectations does not have."""
