@@ -23,7 +23,7 @@ from tasks.bundle import Bundle, open_bundle
 from tasks.errors import DataError
 from tasks.monitoring.drift import check_drift, columns
 from tasks.params import load_params, load_settings
-from tasks.pixels import fit, read, statistics
+from tasks.pixels import read, statistics
 from tasks.schema import Drift
 
 WINDOW = 300
@@ -56,7 +56,7 @@ Case = Callable[[], tuple[Images, Images]]  # a reference and a window
 
 def measure(bundle: Bundle, originals: list[np.ndarray], labels: np.ndarray) -> Images:
     contract = bundle.info.input
-    pixels = np.stack([fit(image, contract.size, contract.resize) for image in originals])
+    pixels = np.stack([contract.fit(image) for image in originals])
     batches = [bundle.predict(pixels[start : start + 64])[0] for start in range(0, len(pixels), 64)]
     described = np.stack([statistics(image) for image in originals])
     return Images(originals, labels, np.concatenate(batches), described)
