@@ -5,6 +5,7 @@ model.safetensors and model.json. torchvision is imported only for its own archi
 """
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -21,6 +22,7 @@ from tasks.training.residual import ResNetSmall
 
 if TYPE_CHECKING:
     from tasks.data.shards import Shards
+    from tasks.pixels import Images
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
 Moments = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -60,7 +62,7 @@ def spec_for(shards: "Shards", config: Train, moments: Moments) -> ModelSpec:
     )
 
 
-def channel_moments(images: npt.NDArray[np.uint8]) -> Moments:
+def channel_moments(images: "Images") -> Moments:
     """Mean and standard deviation of each channel of uint8 N×S×S×3, on the 0..1 scale.
 
     A deviation under 1/255 (images of one colour) counts as 1/255.
@@ -72,7 +74,7 @@ def channel_moments(images: npt.NDArray[np.uint8]) -> Moments:
             counts = np.bincount(chunk[:, channel], minlength=256)
             total[channel] += counts @ np.arange(256)
             squares[channel] += counts @ np.arange(256) ** 2
-    count = images.size / 3
+    count = math.prod(images.shape) / 3
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 1))
     return _triple(mean / 255), _triple(std / 255)
