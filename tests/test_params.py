@@ -115,7 +115,8 @@ def test_a_value_out_of_range_is_named_with_the_value(values, key, value):
         ("train.pretrained", 1), ("train.pretrained", "yes"), ("ingest.path", 7),
         ("split.seed", True),
         ("validate.labels", "a,b"), ("train.architecture", "resnet19"),
-        ("prepare.resize", "squash"), ("evaluate.license", "Apache 2.0"),
+        ("prepare.resize", "squash"), ("prepare.train_jpeg_quality", 40),
+        ("evaluate.license", "Apache 2.0"),
     ],
 )  # fmt: skip
 def test_a_value_of_the_wrong_type_is_named_with_the_value(values, key, value):
@@ -124,6 +125,25 @@ def test_a_value_of_the_wrong_type_is_named_with_the_value(values, key, value):
     message = refusal(values)
     assert f"{key}: " in message
     assert f"got {value!r}" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"normalise": {"method": "gamma"}}, "prepare.normalise: .*'gamma'.*'none', 'percentile'"),
+        (
+            {"normalise": {"method": "clahe", "clip": 2.0}},
+            "prepare.normalise.clahe.tiles is missing",
+        ),
+        ({"normalise": {"method": "none", "clip": 2.0}}, "normalise.none.clip is not a parameter"),
+        ({"normalise": {"method": "clahe", "clip": 2.0, "tiles": 5}}, "take at most 4"),
+        ({"margin": 4}, "prepare: .*margin 4 needs resize crop"),
+    ],
+)
+def test_values_of_prepare_must_fit_each_other(values, changes, message):
+    values["prepare"] |= changes
+    with pytest.raises(ParamsError, match=message):
+        check_params(values)
 
 
 def test_every_mistake_is_told_at_once(values):
@@ -223,7 +243,7 @@ def test_every_key_of_the_file_has_a_home_in_the_schema(values):
     """`known_keys` is what suggestions and `init` go by."""
 
     def keys(node: object, prefix: str = "") -> set[str]:
-        if not isinstance(node, dict) or prefix == "tune.space.":
+        if not isinstance(node, dict) or prefix in ("tune.space.", "prepare.normalise."):
             return set()
         found = {f"{prefix}{name}" for name in node}
         return found.union(*(keys(value, f"{prefix}{name}.") for name, value in node.items()))

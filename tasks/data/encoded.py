@@ -111,7 +111,7 @@ class EncodedImages:
             return image
         if isinstance(key, slice):
             return self._decoded(np.arange(*key.indices(len(self))))
-        indices = np.asarray(key)
+        indices = np.asarray(key) if len(key) else np.empty(0, np.int64)
         if indices.dtype == bool:
             return self._decoded(_where(indices, len(self)))
         return self._decoded(self._positions(indices.astype(np.int64, casting="same_kind")))
