@@ -111,13 +111,21 @@ class EncodedImages:
             return image
         if isinstance(key, slice):
             return self._decoded(np.arange(*key.indices(len(self))))
-        indices = np.asarray(key) if len(key) else np.empty(0, np.int64)
+        indices: npt.NDArray[Any] = np.asarray(key) if len(key) else np.empty(0, np.int64)
         if indices.dtype == bool:
             return self._decoded(_where(indices, len(self)))
         return self._decoded(self._positions(indices.astype(np.int64, casting="same_kind")))
 
     def __iter__(self) -> Iterator[Pixels]:
         return (self[index] for index in range(len(self)))
+
+    def encoded(self, index: int) -> memoryview:
+        """The WebP or JPEG file of the image at `index` (from 0), as a view of the memory map."""
+        starts, batches = self._batches
+        number = bisect_right(starts, index) - 1
+        offsets, data = batches[number]
+        row = index - starts[number]
+        return data[offsets[row] : offsets[row + 1]]
 
     def _positions(self, indices: Ints) -> Ints:
         """Indices counted from the front; IndexError when one is beyond the end."""
@@ -132,7 +140,7 @@ class EncodedImages:
 
         def fill(part: Ints) -> None:
             for row in part:
-                decode(self._encoded(int(indices[row])), images[row])
+                decode(self.encoded(int(indices[row])), images[row])
 
         rows = np.arange(len(indices))
         if self.shape[1] < _THREADED_SIDE or len(indices) < 2:
@@ -141,13 +149,6 @@ class EncodedImages:
             # pieces, not halves: images differ in how long they take
             list(self._pool.map(fill, np.array_split(rows, min(len(rows), 4 * cores()))))
         return images
-
-    def _encoded(self, index: int) -> memoryview:
-        starts, batches = self._batches
-        number = bisect_right(starts, index) - 1
-        offsets, data = batches[number]
-        row = index - starts[number]
-        return data[offsets[row] : offsets[row + 1]]
 
     @cached_property
     def _batches(self) -> tuple[list[int], list[_Batch]]:

@@ -1,0 +1,196 @@
+"""Images per second read at random from packed files: Arrow IPC against what else there is.
+
+python -m benchmarks.packed [--data CIFAR10.tar.gz | FOLDER] [--images N] [--repeats R]
+
+The same images, encoded as prepare encodes them, are written in each format and read in batches of
+random indices to their encoded bytes: decoding takes as long whatever they were packed in. Each
+format runs in a process of its own, interleaved. webdataset (with wids, its index for random
+access) and litdata are installed into .visionloop/benchmarks/packed, never among the project's
+dependencies.
+"""
+
+import argparse
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from PIL import Image
+
+from benchmarks._cifar import add_data_argument, class_folders
+from tasks.data.encoded import encode
+
+BATCH = 128
+PEERS = Path(".visionloop/benchmarks/packed")
+START = """
+import os, pickle, sys, time
+from pathlib import Path
+import numpy as np
+
+def the_same(image):
+    return image
+
+def report(images, write, read):
+    # read(batch of indices) gives the encoded images, as bytes or what bytes() takes
+    started = time.perf_counter()
+    write()
+    written = time.perf_counter()
+    order = np.random.default_rng(0).permutation(len(images))
+    batches = np.array_split(order, max(1, len(order) // BATCH))
+    read(batches[0])  # opened, and warm
+    began = time.perf_counter()
+    found = [bytes(image) for batch in batches for image in read(batch)]
+    ended = time.perf_counter()
+    assert found == [images[i] for i in order], "not what was written"
+    print(len(images) / (written - started), len(images) / (ended - began))
+
+if __name__ == "__main__":
+    BATCH = int(sys.argv[3])
+    folder = Path(sys.argv[2])
+    images = pickle.loads(Path(sys.argv[1]).read_bytes())
+"""
+ARROW = """
+    from tasks.data.encoded import EncodedImages, write_encoded
+    def write():
+        write_encoded(folder, "train", [images[at : at + 256] for at in range(0, len(images), 256)])
+    packed = []
+    def read(batch):
+        if not packed:
+            packed.append(EncodedImages(sorted(folder.glob("*.arrow")), len(images), 32))
+        return [packed[0].encoded(int(i)) for i in batch]
+    report(images, write, read)
+"""
+PARQUET = """
+    import pyarrow as pa, pyarrow.dataset as ds, pyarrow.parquet as pq
+    def write():
+        table = pa.table({"image": pa.array(images, pa.binary())})
+        options = {"compression": "none", "use_dictionary": False}  # WebP does not shrink further
+        pq.write_table(table, folder / "train.parquet", row_group_size=256, **options)
+    def read(batch):
+        data = ds.dataset(folder / "train.parquet")
+        return data.take(pa.array(batch)).column("image").to_pylist()
+    report(images, write, read)
+"""
+WEBDATASET = """
+    import webdataset, wids
+    tar = str(folder / "train.tar")
+    def write():
+        with webdataset.TarWriter(tar) as writer:
+            for number, image in enumerate(images):
+                writer.write({"__key__": f"{number:08d}", "webp": image})
+    packed = []
+    def read(batch):
+        if not packed:
+            shard = {"url": tar, "nsamples": len(images)}
+            packed.append(
+                wids.ShardListDataset([shard], transformations=[], cache_dir=str(folder / "cache"))
+            )
+        return [packed[0][int(i)][".webp"].getvalue() for i in batch]
+    report(images, write, read)
+"""
+LITDATA = """
+    import litdata
+    def write():
+        litdata.optimize(
+            fn=the_same, inputs=images, output_dir=str(folder), chunk_bytes="64MB", num_workers=1
+        )
+    packed = []
+    def read(batch):
+        if not packed:
+            packed.append(litdata.StreamingDataset(str(folder)))
+        return [packed[0][int(i)] for i in batch]
+    report(images, write, read)
+"""
+FORMATS = {
+    "Arrow IPC": ARROW,
+    "Parquet": PARQUET,
+    "WebDataset tar": WEBDATASET,
+    "litdata": LITDATA,
+}
+
+
+def main() -> None:
+    arguments = _arguments()
+    peers = _peer_environment()
+    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in FORMATS}
+    sizes: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        root = class_folders(arguments.data, Path(scratch) / "all")
+        pickled = Path(scratch) / "images.pickle"
+        images = _encoded(root, arguments.images)
+        pickled.write_bytes(pickle.dumps(images))
+        for _ in range(arguments.repeats):  # interleaved: a busy moment hits them alike
+            for name, script in FORMATS.items():
+                python = sys.executable if name in ("Arrow IPC", "Parquet") else str(peers)
+                with tempfile.TemporaryDirectory(dir=scratch) as folder:
+                    rates[name].append(_run(python, START + script, pickled, Path(folder)))
+                    sizes[name] = _bytes(Path(folder)) / 1e6
+    _report(rates, sizes, sum(map(len, images)) / 1e6)
+
+
+def _peer_environment() -> Path:
+    """The interpreter of an environment that has the peers; made on first use."""
+    python = PEERS / "bin" / "python"
+    if not python.exists():
+        uv = str(Path(sys.executable).with_name("uv"))
+        subprocess.run([uv, "venv", "--quiet", str(PEERS)], check=True)
+        command = [uv, "pip", "install", "--quiet", "--python", str(python)]
+        subprocess.run([*command, "webdataset", "wids", "litdata"], check=True)
+    return python
+
+
+def _encoded(root: Path, count: int) -> list[bytes]:
+    files = sorted(root.glob("*/*"))
+    chosen = files[:: max(1, len(files) // count)][:count]
+    return [encode(np.asarray(Image.open(file).convert("RGB")), None) for file in chosen]
+
+
+def _run(python: str, script: str, images: Path, folder: Path) -> tuple[float, float]:
+    """Images per second written and read."""
+    file = folder.with_suffix(".py")
+    file.write_text(script)
+    command = [python, str(file), str(images), str(folder), str(BATCH)]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode != 0:
+        sys.exit(f"error: {python} failed\n{done.stderr[-2000:]}")
+    written, read = done.stdout.splitlines()[-1].split()
+    return float(written), float(read)
+
+
+def _bytes(folder: Path) -> int:
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files if "cache" not in file.parts)
+
+
+def _report(
+    rates: dict[str, list[tuple[float, float]]], sizes: dict[str, float], encoded: float
+) -> None:
+    print(f"{'encoded CIFAR-10 images':24} {'written/s':>10} {'read/s':>10} {'MB':>6}")
+    read = {}
+    for name, pairs in rates.items():
+        written, read[name] = (median(values) for values in zip(*pairs, strict=True))
+        print(f"{name:24} {written:10,.0f} {read[name]:10,.0f} {sizes[name]:6.1f}")
+    print(f"{'the encoded images alone':24} {'':10} {'':10} {encoded:6.1f}")
+    ours = read.pop("Arrow IPC")
+    peer = max(read.values())
+    line = {"benchmark": "packed", "ours": ours, "peer": peer, "ratio": ours / peer}
+    line |= {name.lower().replace(" ", "_"): rate for name, rate in read.items()}
+    print(json.dumps({key: v if isinstance(v, str) else round(v, 2) for key, v in line.items()}))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add_data_argument(parser)
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
