@@ -2,30 +2,44 @@
 
 python -m benchmarks.packed [--data CIFAR10.tar.gz | FOLDER] [--images N] [--repeats R]
 
-The same images, encoded as prepare encodes them, are written in each format and read in batches of
-random indices to their encoded bytes: decoding takes as long whatever they were packed in. Each
-format runs in a process of its own, interleaved. webdataset (with wids, its index for random
-access) and litdata are installed into .visionloop/benchmarks/packed, never among the project's
-dependencies.
+The same images, encoded as prepare encodes them, are written in each format and read in batches
+of random indices to their encoded bytes: decoding takes as long whatever they were packed in.
+Each format runs in a process of its own, interleaved. webdataset (with wids, which reads its tar
+files at random) and litdata are installed into .visionloop/benchmarks/packed, never among the
+project's dependencies. A second table has the lossless encodings that Pillow reads, and JPEG, on
+these images and on windows of scikit-learn's photographs.
 """
 
 import argparse
+import io
 import json
 import os
 import pickle
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from benchmarks._cifar import add_data_argument, class_folders
 from tasks.data.encoded import encode
+from tasks.pixels import Pixels
 
 BATCH = 128
+ENCODINGS: dict[str, dict[str, Any]] = {
+    "WebP lossless, least effort": {
+        "format": "WEBP", "lossless": True, "quality": 0, "method": 0,
+    },
+    "WebP lossless, Pillow's default": {"format": "WEBP", "lossless": True},
+    "PNG": {"format": "PNG"},
+    "JPEG 95": {"format": "JPEG", "quality": 95, "subsampling": 0},
+}  # fmt: skip
 PEERS = Path(".visionloop/benchmarks/packed")
 START = """
 import os, pickle, sys, time
@@ -130,6 +144,10 @@ def main() -> None:
                 with tempfile.TemporaryDirectory(dir=scratch) as folder:
                     rates[name].append(_run(python, START + script, pickled, Path(folder)))
                     sizes[name] = _bytes(Path(folder)) / 1e6
+        small = [np.asarray(Image.open(io.BytesIO(image))) for image in images[:2000]]
+    _report_encodings(
+        {"CIFAR-10, 32x32": small, "photographs, 224x224": _windows()}, arguments.repeats
+    )
     _report(rates, sizes, sum(map(len, images)) / 1e6)
 
 
@@ -148,6 +166,41 @@ def _encoded(root: Path, count: int) -> list[bytes]:
     files = sorted(root.glob("*/*"))
     chosen = files[:: max(1, len(files) // count)][:count]
     return [encode(np.asarray(Image.open(file).convert("RGB")), None) for file in chosen]
+
+
+def _windows() -> list[Pixels]:
+    """224×224 windows of scikit-learn's two photographs, 427×640 pixels."""
+    corners = [(top, left) for top in range(0, 204, 40) for left in range(0, 417, 60)]
+    photos = load_sample_images().images
+    return [photo[top : top + 224, left : left + 224] for photo in photos for top, left in corners]
+
+
+def _report_encodings(sets: dict[str, list[Pixels]], repeats: int) -> None:
+    print(f"{'encoding':54} {'of raw':>7} {'encoded/s':>10} {'decoded/s':>10}")
+    for name, images in sets.items():
+        found: dict[str, list[tuple[float, float, float]]] = {kind: [] for kind in ENCODINGS}
+        for _ in range(repeats):
+            for kind, options in ENCODINGS.items():
+                found[kind].append(_encoding(images, options))
+        for kind, values in found.items():
+            share, encoded, decoded = (median(column) for column in zip(*values, strict=True))
+            print(f"{f'{name}: {kind}':54} {share:7.0%} {encoded:10,.0f} {decoded:10,.0f}")
+
+
+def _encoding(images: list[Pixels], options: dict[str, Any]) -> tuple[float, float, float]:
+    """Bytes as a share of the pixels', and images per second encoded and decoded, one thread."""
+    started = time.perf_counter()
+    files = []
+    for image in images:
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, **options)
+        files.append(stream.getvalue())
+    written = time.perf_counter()
+    for file in files:
+        np.asarray(Image.open(io.BytesIO(file), formats=(options["format"],)))
+    read = time.perf_counter()
+    share = sum(map(len, files)) / sum(image.nbytes for image in images)
+    return share, len(images) / (written - started), len(images) / (read - written)
 
 
 def _run(python: str, script: str, images: Path, folder: Path) -> tuple[float, float]:

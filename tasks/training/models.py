@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 WEIGHTS, SPEC = "model.safetensors", "model.json"
 Moments = tuple[tuple[float, float, float], tuple[float, float, float]]
 _IMAGENET: Moments = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_CHUNK = 1024
+_CHUNK_BYTES = 4 << 20  # of pixels; counting them takes eight times that
 
 
 class ModelSpec(BaseModel):
@@ -68,8 +68,9 @@ def channel_moments(images: "Images") -> Moments:
     A deviation under 1/255 (images of one colour) counts as 1/255.
     """
     total, squares = np.zeros(3), np.zeros(3)
-    for start in range(0, len(images), _CHUNK):
-        chunk = images[start : start + _CHUNK].reshape(-1, 3)
+    step = max(1, _CHUNK_BYTES // math.prod(images.shape[1:]))
+    for start in range(0, len(images), step):
+        chunk = images[start : start + step].reshape(-1, 3)
         for channel in range(3):  # exact: whole numbers
             counts = np.bincount(chunk[:, channel], minlength=256)
             total[channel] += counts @ np.arange(256)
