@@ -9,7 +9,6 @@ import argparse
 import json
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -20,11 +19,12 @@ from evidently.presets import DataDriftPreset
 from PIL import Image, ImageFilter
 
 from tasks.bundle import Bundle, open_bundle
+from tasks.data.images import image_files, read_image, source_folders
 from tasks.errors import DataError
 from tasks.monitoring.drift import check_drift, columns
 from tasks.params import load_params, load_settings
-from tasks.pixels import fit, read, statistics
-from tasks.schema import Drift
+from tasks.pixels import statistics
+from tasks.schema import Drift, Ingest
 
 WINDOW = 300
 OUR_REPEATS = 200
@@ -56,7 +56,7 @@ Case = Callable[[], tuple[Images, Images]]  # a reference and a window
 
 def measure(bundle: Bundle, originals: list[np.ndarray], labels: np.ndarray) -> Images:
     contract = bundle.info.input
-    pixels = np.stack([fit(image, contract.size, contract.resize) for image in originals])
+    pixels = np.stack([contract.fit(image) for image in originals])
     batches = [bundle.predict(pixels[start : start + 64])[0] for start in range(0, len(pixels), 64)]
     described = np.stack([statistics(image) for image in originals])
     return Images(originals, labels, np.concatenate(batches), described)
@@ -154,13 +154,15 @@ def compare(case: Case, classes: list[str], params: Drift) -> tuple[float, float
     return float(np.mean(mine)), float(np.mean(theirs))
 
 
-def load(bundle: Bundle, root: Path, max_pixels: int) -> tuple[Images, Images]:
+def load(bundle: Bundle, ingest: Ingest) -> tuple[Images, Images]:
     """Held-out (test and validation) and training images."""
-    splits = pd.read_parquet("data/splits.parquet", columns=["path", "label", "split"])
+    splits = pd.read_parquet("data/splits.parquet")
+    folders = source_folders(ingest, load_settings().home)
     groups = []
     for names in (["test", "validation"], ["train"]):
         chosen = splits[splits["split"].isin(names)]
-        originals = [read(root / path, max_pixels) for path in chosen["path"]]
+        files = image_files(chosen, folders)
+        originals = [read_image(file, ingest.max_pixels) for file in files]
         groups.append(measure(bundle, originals, chosen["label"].to_numpy()))
     if len(groups[0].labels) < 2 * WINDOW:
         raise DataError(f"{len(groups[0].labels)} held-out images; this needs {2 * WINDOW}")
@@ -174,7 +176,7 @@ def main() -> None:
     params = load_params()
     bundle = open_bundle("data/bundle", load_settings())
     classes = bundle.info.classes
-    held_out, training = load(bundle, Path(params.ingest.path), params.ingest.max_pixels)
+    held_out, training = load(bundle, params.ingest)
 
     def rows(cases: dict[str, Case]) -> list[tuple[float, float]]:
         found = []

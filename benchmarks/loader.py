@@ -2,9 +2,10 @@
 
 python -m benchmarks.loader [--data CIFAR10.tar.gz | FOLDER] [--images N] [--repeats R]
 
-Ours: uint8 shards in memory, a random change of its own for every image, batch by batch. The
-peer: ImageFolder and DataLoader with 0 and with 2 workers and the same changes as torchvision
-makes them, image by image. Both give shuffled, normalised float batches in the training layout.
+Ours: uint8 shards, raw in memory or encoded in a memory-mapped file and decoded a batch ahead, with
+a random change of its own for every image, batch by batch, as in training. The peer: ImageFolder
+and DataLoader with 0 and with 2 workers and the same changes as torchvision makes them, image by
+image. Both give shuffled, normalised float batches in the training layout.
 """
 
 import argparse
@@ -25,9 +26,12 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from benchmarks._cifar import add_data_argument, class_folders
+from tasks.data.encoded import EncodedImages, encode, write_encoded
+from tasks.pixels import Images, Pixels
 from tasks.schema import Augment
 from tasks.training.augmentation import augmentation
 from tasks.training.models import ModelSpec
+from tasks.training.reading import read_ahead
 
 SIZE, BATCH = 32, 128
 MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
@@ -39,24 +43,39 @@ def main() -> None:
     arguments = _arguments()
     with tempfile.TemporaryDirectory() as scratch:
         root = class_folders(arguments.data, Path(scratch))
-        sources = {"shards": _shards(root, arguments.images)}
+        images = _images(root, arguments.images)
+        sources = {
+            "shards": _shards(images),
+            "encoded shards": _shards(_encode(images, Path(scratch) / "encoded")),
+        }
         sources |= {f"DataLoader, {n} workers": _data_loader(root, n) for n in (0, 2)}
         rates: dict[str, list[float]] = {name: [] for name in sources}
         for _ in range(arguments.repeats):  # interleaved: a busy moment hits them alike
             for name, source in sources.items():
-                count = arguments.images if name == "shards" else arguments.images // 10
+                count = arguments.images if "shards" in name else arguments.images // 10
                 rates[name].append(_rate(source, count))
     _report({name: median(values) for name, values in rates.items()})
 
 
-def _shards(root: Path, count: int) -> Source:
+def _images(root: Path, count: int) -> Pixels:
     paths = sorted(root.glob("*/*"))[:: max(1, len(list(root.glob("*/*"))) // count)][:count]
-    images = np.stack([np.asarray(Image.open(path)) for path in paths])
+    return np.stack([np.asarray(Image.open(path)) for path in paths])
+
+
+def _encode(images: Pixels, folder: Path) -> EncodedImages:
+    """The images packed losslessly, as prepare packs those above prepare.max_raw_gb."""
+    folder.mkdir()
+    encoded = [encode(image, None) for image in images]
+    write_encoded(folder, "train", [encoded[at : at + 256] for at in range(0, len(encoded), 256)])
+    return EncodedImages(sorted(folder.iterdir()), len(images), SIZE)
+
+
+def _shards(images: Images) -> Source:
     spec = ModelSpec(
         architecture="resnet_small",
         width=16,
         depth=1,
-        classes=tuple(sorted(folder.name for folder in root.iterdir())),
+        classes=("one", "other"),
         size=SIZE,
         mean=MEAN,
         std=STD,
@@ -65,8 +84,8 @@ def _shards(root: Path, count: int) -> Source:
 
     def batches() -> Iterator[Tensor]:
         while True:
-            for indices in torch.randperm(len(images)).split(BATCH):
-                yield augment(torch.from_numpy(images[indices.numpy()]))
+            order = [indices.numpy() for indices in torch.randperm(len(images)).split(BATCH)]
+            yield from map(augment, read_ahead(images, order))
 
     return batches
 
@@ -111,9 +130,10 @@ def _report(rates: dict[str, float]) -> None:
     print(f"{'CIFAR-10 JPEG, batches of ' + str(BATCH):32} images/s")
     for name, rate in rates.items():
         print(f"{name:32} {rate:8,.0f}")
-    ours = rates.pop("shards")
+    ours, encoded = rates.pop("shards"), rates.pop("encoded shards")
     peer = max(rates.values())
     line = {"benchmark": "loader", "ours": ours, "peer": peer, "ratio": ours / peer}
+    line |= {"encoded": encoded / peer}
     print(json.dumps({key: v if isinstance(v, str) else round(v, 2) for key, v in line.items()}))
 
 

@@ -69,12 +69,21 @@ def _type(kind: Any) -> str:
         return ", ".join(str(choice) for choice in get_args(kind))
     if origin in (Union, types.UnionType):
         return " or ".join(_type(choice) for choice in get_args(kind))
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return _variant(kind)
     if origin is list:
         return "list"
     if origin is dict:
         return "ranges"
     names = {int: "whole number", float: "number", str: "text", bool: "true, false"}
     return "null" if kind is type(None) else names.get(kind, "value")
+
+
+def _variant(model: type[BaseModel]) -> str:
+    """One of several models that a key may hold: its tag, and the keys beside it."""
+    (_, tag), *others = model.model_fields.items()
+    keys = ", ".join(name for name, _ in others)
+    return f"{_type(tag.annotation)} ({keys})" if keys else _type(tag.annotation)
 
 
 def _bounds(field: FieldInfo) -> str:

@@ -23,7 +23,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tasks.errors import BundleError
 from tasks.files import write_directory, write_json
 from tasks.params import Settings
-from tasks.pixels import Pixels, Resize, fit, read
+from tasks.pixels import Colour, Pixels, Resize, fit, read
+from tasks.schema import Normalisation, Unchanged
 from tasks.signing import sign_directory, verify_directory
 
 SCHEMA_VERSION = 1
@@ -40,11 +41,29 @@ class _Frozen(BaseModel):
 
 
 class InputContract(_Frozen):
-    """How a file becomes the graph's input; see tasks/pixels.py."""
+    """How a file becomes the graph's input; see tasks/pixels.py.
+
+    The keys with a default came later: without them a contract means what it always meant.
+    """
 
     size: int
     resize: Resize
     max_pixels: int
+    margin: int = 0
+    colour: Colour = "rgb"
+    normalise: Normalisation = Unchanged(method="none")
+
+    def fit(self, image: Pixels) -> Pixels:
+        """A decoded image, uint8 H×W×3, as the graph's input, uint8 size×size×3."""
+        return self._fit(image, self.size, self.margin)
+
+    def fit_with_margin(self, image: Pixels) -> Pixels:
+        """As `fit`, of side size + margin: what training takes random parts of."""
+        return self._fit(image, self.size + self.margin, 0)
+
+    def _fit(self, image: Pixels, size: int, margin: int) -> Pixels:
+        values = self.normalise.model_dump()
+        return fit(image, size, self.resize, self.colour, values, margin)
 
 
 class Runtime(_Frozen):
@@ -124,7 +143,7 @@ class Bundle:
 
     def fitted(self, image: Pixels) -> Pixels:
         """A decoded image, uint8 H×W×3, as the model's input, uint8 S×S×3."""
-        return fit(image, self.info.input.size, self.info.input.resize)
+        return self.info.input.fit(image)
 
     def reference(self) -> dict[str, npt.NDArray[Any]]:
         """reference.npz as arrays by name."""

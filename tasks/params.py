@@ -130,8 +130,9 @@ def _keys(model: type[BaseModel], prefix: str) -> list[str]:
 
 def _explain(item: dict[str, Any]) -> str:
     parts = [str(part) for part in item["loc"]]
-    if parts[:2] == ["ingest", "sources"]:
-        del parts[3:4]  # pydantic names the layout there, which is no key
+    for union, place in ((["ingest", "sources"], 3), (["prepare", "normalise"], 2)):
+        if parts[:2] == union:
+            del parts[place : place + 1]  # pydantic names the form there, which is no key
     key = ".".join(parts)
     if item["type"] == "extra_forbidden":
         return f"{key} is not a parameter{_nearest(key)}"

@@ -1,28 +1,32 @@
 """The one way from an image file to pixels: preparation, server and edge all use it.
 
 Needs Pillow and numpy only. `read` gives what a person sees (EXIF orientation applied,
-any mode as 8-bit RGB), `fit` brings it to the training size, `statistics` describes it.
+any mode as 8-bit RGB), `fit` makes it the network's input, `statistics` describes it.
 """
 
 import io
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tasks.errors import DataError
+from tasks.normalise import MID_GREY, normalise
+from tasks.normalise import Pixels as Pixels
 
 # Pillow would warn or refuse at a size of its own; `max_pixels` is the one limit.
 Image.MAX_IMAGE_PIXELS = None
 
-Pixels = npt.NDArray[np.uint8]
-Resize = Literal["stretch", "letterbox"]
+Resize = Literal["stretch", "letterbox", "crop"]
+Colour = Literal["rgb", "grey"]
+UNCHANGED: Mapping[str, Any] = MappingProxyType({"method": "none"})
 STATISTICS = ("brightness", "contrast", "sharpness", "saturation", "aspect_ratio")
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -39,6 +43,19 @@ _DECODER_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
+
+
+class Images(Protocol):
+    """uint8 N×S×S×3: an array in memory, or one that is read (and decoded) where it is indexed."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, S, S, 3)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Pixels: of one image by a number, of several by a slice or an array of numbers."""
 
 
 class UnreadableImage(DataError):
@@ -84,7 +101,7 @@ def decode(source: Path | str | bytes, max_pixels: int) -> Decoded:
         raise UnreadableImage(f"broken image: {error}") from None
 
 
-def crop(image: Pixels, box: tuple[int, int, int, int]) -> Pixels:
+def cut(image: Pixels, box: tuple[int, int, int, int]) -> Pixels:
     """The part of uint8 H×W×3 inside `box` (left, top, right, bottom) and the image.
 
     Raises UnreadableImage when that is empty.
@@ -109,22 +126,34 @@ def _several(image: Image.Image) -> str | None:
     return f"the file has several {word}; the first is used" if several else None
 
 
-def fit(image: Pixels, size: int, resize: Resize) -> Pixels:
-    """Resize uint8 H×W×3 to size×size×3, antialiased bilinear.
+def fit(
+    image: Pixels,
+    size: int,
+    resize: Resize,
+    colour: Colour = "rgb",
+    normalisation: Mapping[str, Any] = UNCHANGED,
+    margin: int = 0,
+) -> Pixels:
+    """Make a uint8 H×W×3 image the network's input, size×size×3.
 
-    "stretch" ignores the aspect ratio; "letterbox" keeps it and pads with mid-grey.
+    First resized, antialiased bilinear: "stretch" ignores the aspect ratio; "letterbox" keeps
+    it and pads with mid-grey; "crop" brings the shorter side to size + margin and takes the
+    middle. "grey" then puts the luminance (ITU-R 601-2) in all three channels. Last comes the
+    domain normalisation (`method` and its values, see tasks/normalise.py), of the picture
+    without the padding but with the margin.
     """
-    height, width = image.shape[:2]
-    if (height, width) == (size, size):
-        return image
-    if resize == "stretch":
-        return _resized(image, size, size)
-    scale = size / max(height, width)
-    inner = _resized(image, max(1, round(width * scale)), max(1, round(height * scale)))
-    canvas = np.full((size, size, 3), 127, np.uint8)
-    top, left = (size - inner.shape[0]) // 2, (size - inner.shape[1]) // 2
-    canvas[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
-    return canvas
+    side = size + margin
+    picture = _resized(image, *_scaled(image.shape, side, resize))
+    if colour == "grey":
+        luminance = np.asarray(Image.fromarray(picture).convert("L"))
+        picture = np.repeat(luminance[..., None], 3, axis=2)
+    return crop(_padded(normalise(picture, **normalisation), side), size)
+
+
+def crop(images: Pixels, size: int) -> Pixels:
+    """The middle size×size of uint8 H×W×3 or N×H×W×3 pixels."""
+    top, left = (images.shape[-3] - size) // 2, (images.shape[-2] - size) // 2
+    return images[..., top : top + size, left : left + size, :]
 
 
 class Sample(NamedTuple):
@@ -192,8 +221,38 @@ def _laplacian_variance(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32
     return variance
 
 
-def _resized(image: Pixels, width: int, height: int) -> Pixels:
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+Box = tuple[float, float, float, float]
+
+
+def _scaled(shape: tuple[int, ...], side: int, resize: Resize) -> tuple[int, int, Box]:
+    """Width and height of the picture before it is padded, and the part of the image it shows."""
+    height, width = shape[:2]
+    whole = (0.0, 0.0, float(width), float(height))
+    if resize == "stretch":
+        return side, side, whole
+    if resize == "crop":
+        shorter = min(height, width)
+        left, top = (width - shorter) / 2, (height - shorter) / 2
+        return side, side, (left, top, left + shorter, top + shorter)
+    scale = side / max(height, width)
+    return max(1, round(width * scale)), max(1, round(height * scale)), whole
+
+
+def _resized(image: Pixels, width: int, height: int, box: Box) -> Pixels:
+    if image.shape[:2] == (height, width):
+        return image
+    method = Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(image).resize((width, height), method, box))
+
+
+def _padded(image: Pixels, side: int) -> Pixels:
+    height, width = image.shape[:2]
+    if (height, width) == (side, side):
+        return image
+    canvas = np.full((side, side, 3), MID_GREY, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    canvas[top : top + height, left : left + width] = image
+    return canvas
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -173,11 +173,74 @@ class Split(Section):
         return self
 
 
+class Unchanged(Section):
+    """No domain normalisation."""
+
+    method: Literal["none"]
+
+
+class Percentile(Section):
+    """Stretch the intensities between two percentiles of the image to 0..255."""
+
+    method: Literal["percentile"]
+    low: float = Field(ge=0, lt=50)
+    high: float = Field(gt=50, le=100)
+
+
+class ZScore(Section):
+    """Mean to mid-grey, standard deviation to a number of grey levels."""
+
+    method: Literal["zscore"]
+    spread: float = Field(gt=0, le=127, description="grey levels of one standard deviation")
+
+
+class Clahe(Section):
+    """Contrast-limited adaptive histogram equalisation of the luminance."""
+
+    method: Literal["clahe"]
+    clip: float = Field(ge=1, le=100, description="largest bin, in multiples of the average")
+    tiles: int = Field(ge=1, le=64, description="a side")
+
+
+Normalisation = Annotated[Unchanged | Percentile | ZScore | Clahe, Field(discriminator="method")]
+
+
 class Prepare(Section):
-    """How an image becomes pixels of the training size."""
+    """How an image becomes pixels of the training size, and how they are packed."""
 
     size: int = Field(ge=8, le=1024, description="side in pixels")
-    resize: Literal["stretch", "letterbox"]
+    resize: Literal["stretch", "letterbox", "crop"]
+    margin: int = Field(
+        ge=0,
+        le=512,
+        description="of crop: the shorter side becomes size + margin; the middle is served, "
+        "training takes a new random part in every epoch",
+    )
+    colour: Literal["rgb", "grey"]
+    normalise: Normalisation
+    max_raw_gb: float = Field(
+        ge=0, description="gigabytes of pixels that are packed raw; more are packed encoded"
+    )
+    train_jpeg_quality: int | None = Field(
+        ge=50,
+        le=100,
+        description="of training images packed encoded; null: lossless, as the others always are",
+    )
+
+    @model_validator(mode="after")
+    def _margin_is_of_crop(self) -> Self:
+        if self.margin and self.resize != "crop":
+            raise ValueError(f"margin {self.margin} needs resize crop; set it to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _tiles_hold_pixels(self) -> Self:
+        if isinstance(self.normalise, Clahe) and 4 * self.normalise.tiles > self.size:
+            raise ValueError(
+                f"{self.normalise.tiles} tiles a side leave fewer than 4 of {self.size} pixels "
+                f"each; take at most {self.size // 4}"
+            )
+        return self
 
 
 class FloatRange(Section):

@@ -96,6 +96,34 @@ def test_another_schema_is_refused_though_signed(digits_bundle, settings, change
         open_bundle(digits_bundle.path, settings)
 
 
+def test_a_bundle_of_before_the_later_keys_opens(digits_bundle, settings, digit_images, png):
+    """Its contract means what it meant: RGB, no normalisation, no margin."""
+    old = {"size": 8, "resize": "stretch", "max_pixels": 50_000_000}
+    assert set(old) < set(json.loads((digits_bundle.path / "bundle.json").read_text())["input"])
+    rewrite_info(digits_bundle, settings, input=old)
+    opened = open_bundle(digits_bundle.path, settings)
+    assert opened.info.input == digits_bundle.info.input
+    np.testing.assert_array_equal(opened.pixels(png(digit_images[3])), digit_images[3])
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"colour": "sepia"}, "input.colour"),
+        ({"normalise": {"method": "gamma"}}, "input.normalise"),
+        ({"normalise": {"method": "zscore"}}, "input.normalise.zscore.spread"),
+        ({"sharpen": 2}, "input.sharpen"),
+    ],
+)
+def test_an_input_that_this_version_does_not_know_is_refused(
+    digits_bundle, settings, changes, named
+):
+    known = json.loads((digits_bundle.path / "bundle.json").read_text())["input"]
+    rewrite_info(digits_bundle, settings, input=known | changes)
+    with pytest.raises(BundleError, match=named):
+        open_bundle(digits_bundle.path, settings)
+
+
 def test_json_that_is_none_is_refused_though_signed(digits_bundle, settings):
     (digits_bundle.path / "bundle.json").write_text("{")
     sign_directory(digits_bundle.path, settings)

@@ -116,7 +116,8 @@ def test_a_value_out_of_range_is_named_with_the_value(values, key, value):
         ("train.pretrained", 1), ("train.pretrained", "yes"), ("ingest.sources", 7),
         ("split.seed", True),
         ("validate.labels", "a,b"), ("train.architecture", "resnet19"),
-        ("prepare.resize", "squash"), ("evaluate.license", "Apache 2.0"),
+        ("prepare.resize", "squash"), ("prepare.train_jpeg_quality", 40),
+        ("evaluate.license", "Apache 2.0"),
     ],
 )  # fmt: skip
 def test_a_value_of_the_wrong_type_is_named_with_the_value(values, key, value):
@@ -147,6 +148,25 @@ def test_a_wrong_source_is_named(values, source, said):
 def test_a_sources_name_can_be_a_path(values):
     values["ingest"]["sources"] = {"my photos": {"path": "x", "layout": "folders"}}
     assert "my photos" in refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"normalise": {"method": "gamma"}}, "prepare.normalise: .*'gamma'.*'none', 'percentile'"),
+        (
+            {"normalise": {"method": "clahe", "clip": 2.0}},
+            "prepare.normalise.tiles is missing",
+        ),
+        ({"normalise": {"method": "none", "clip": 2.0}}, "normalise.clip is not a parameter"),
+        ({"normalise": {"method": "clahe", "clip": 2.0, "tiles": 5}}, "take at most 4"),
+        ({"margin": 4}, "prepare: .*margin 4 needs resize crop"),
+    ],
+)
+def test_values_of_prepare_must_fit_each_other(values, changes, message):
+    values["prepare"] |= changes
+    with pytest.raises(ParamsError, match=message):
+        check_params(values)
 
 
 def test_every_mistake_is_told_at_once(values):
@@ -242,11 +262,15 @@ def test_bytes_that_are_no_text_are_named(tmp_path):
         load_params(tmp_path / "params.yaml")
 
 
+# keys of the user's own, or of one of several forms
+_OPEN = ("tune.space.", "ingest.sources.", "prepare.normalise.")
+
+
 def test_every_key_of_the_file_has_a_home_in_the_schema(values):
     """`known_keys` is what suggestions and `init` go by."""
 
     def keys(node: object, prefix: str = "") -> set[str]:
-        if not isinstance(node, dict) or prefix in ("tune.space.", "ingest.sources."):
+        if not isinstance(node, dict) or prefix in _OPEN:
             return set()
         found = {f"{prefix}{name}" for name in node}
         return found.union(*(keys(value, f"{prefix}{name}.") for name, value in node.items()))

@@ -20,7 +20,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from tasks.compression.export import INPUT, save
 from tasks.compression.runtime import Floats, open_session, run_logits
-from tasks.pixels import Pixels
+from tasks.pixels import Images, Pixels, crop
 
 # Ranges from the extremes over all calibration images, or from their average over batches,
 # which leaves out what one odd image reaches. Which is better depends on the network.
@@ -33,16 +33,19 @@ _BATCH = 16
 log = logging.getLogger(__name__)
 
 
-def quantize(source: Path, target: Path, images: Pixels, count: int, seed: int) -> str:
+def quantize(source: Path, target: Path, images: Images, count: int, seed: int) -> str:
     """Quantize the graph of `source` (what tasks.compression.export wrote) into `target`.
 
-    `images` are the training images, uint8 N×S×S×3; `count` of them, drawn with `seed`,
-    calibrate, and as many others decide which of RANGES is kept: the one whose logits are
-    closest to the float graph's. Returns its name. Raises what onnxruntime raises.
+    `images` are the training images, uint8 N×P×P×3, of whose middle the graph takes its input;
+    `count` of them, drawn with `seed`, calibrate, and as many others decide which of RANGES is
+    kept: the one whose logits are closest to the float graph's. Returns its name. Raises what
+    onnxruntime raises.
     """
     order = np.random.default_rng(seed).permutation(len(images))
-    calibration = images[np.sort(order[:count])]
-    judges = images[np.sort(order[count : 2 * count])] if len(order) > count else calibration
+    size = _input_side(source)
+    some, others = np.sort(order[:count]), np.sort(order[count : 2 * count])
+    calibration = np.ascontiguousarray(crop(images[some], size))
+    judges = crop(images[others], size) if len(others) else calibration
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared, draft = Path(folder, "prepared.onnx"), Path(folder, "draft.onnx")
         quant_pre_process(source, prepared)
@@ -70,6 +73,12 @@ class _Images(CalibrationDataReader):  # type: ignore[misc]
         """The next batch by input name, or None at the end."""
         start = next(self._starts, None)
         return None if start is None else {INPUT: self._images[start : start + _BATCH]}
+
+
+def _input_side(source: Path) -> int:
+    """S of the graph's input N×S×S×3."""
+    (graph_input,) = onnx.load(source).graph.input
+    return int(graph_input.type.tensor_type.shape.dim[1].dim_value)
 
 
 def _quantize(source: Path, target: Path, images: Pixels, options: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from tasks.pixels import Pixels
+from tasks.pixels import Images, Pixels
 
 PROVIDER = "CPUExecutionProvider"
 Floats = npt.NDArray[np.float32]
@@ -23,7 +23,7 @@ def open_session(path: Path, threads: int) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
 
 
-def run_logits(session: Any, images: Pixels, batches: Sequence[int] = (64,)) -> Floats:
+def run_logits(session: Any, images: Images, batches: Sequence[int] = (64,)) -> Floats:
     """Logits float32 N×C of uint8 N×S×S×3 images, in batches of the given sizes in turn."""
     parts = [session.run(["logits"], {"images": batch})[0] for batch in _batches(images, batches)]
     return np.concatenate(parts)
@@ -34,7 +34,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _batches(images: Pixels, sizes: Sequence[int]) -> Iterator[Pixels]:
+def _batches(images: Images, sizes: Sequence[int]) -> Iterator[Pixels]:
     start, turn = 0, 0
     while start < len(images):
         size = sizes[turn % len(sizes)]

@@ -20,7 +20,7 @@ from tasks.pixels import (
     Pixels,
     Sample,
     UnreadableImage,
-    crop,
+    cut,
     decode,
     measure,
     sample,
@@ -105,7 +105,7 @@ def _describe(found: Found, max_pixels: int, row: Row) -> Seen:
         raise UnreadableImage(found.problem)
     image, mode, note = decode(source, max_pixels)
     if found.box is not None:
-        image = crop(image, found.box)
+        image = cut(image, found.box)
     grey = grey_of(image)
     thumbnail = grey.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
     hashed = grey.resize((HASHED_SIDE, HASHED_SIDE), Image.Resampling.LANCZOS)

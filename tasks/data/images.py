@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.data.sources import local_folder
 from tasks.data.sources.found import Box
-from tasks.pixels import Pixels, UnreadableImage, crop, read
+from tasks.pixels import Pixels, UnreadableImage, cut, read
 from tasks.schema import Ingest
 
 if TYPE_CHECKING:
@@ -53,4 +53,4 @@ def read_image(image: ImageFile, max_pixels: int) -> Pixels:
     if not image.file.exists():
         raise UnreadableImage("the file does not exist")
     pixels = read(image.file, max_pixels)
-    return pixels if image.box is None else crop(pixels, image.box)
+    return pixels if image.box is None else cut(pixels, image.box)

@@ -1,28 +1,31 @@
 """The step `prepare`: data/splits.parquet and the images → data/shards (see tasks.data.shards).
 
-The images are decoded on every core and written in order; the directory appears whole.
+The images are decoded (and encoded, when they are many) on every core and written in order; the
+directory appears whole.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tasks.bundle import InputContract
 from tasks.data.describe import pixel_hash
+from tasks.data.encoded import encode, write_encoded
 from tasks.data.images import Folders, ImageFile, image_files, read_image, source_folders
 from tasks.data.parallel import Progress, chunks, in_order, workers_for
-from tasks.data.shards import SHARDS, write_index
+from tasks.data.shards import SHARDS, side_of, write_index
 from tasks.data.shards import SPLITS as NAMES
 from tasks.data.tables import SPLITS, read_table
 from tasks.errors import DataError
 from tasks.files import atomic_write, remove_leftovers, write_directory, write_json
 from tasks.params import load_params, load_settings
-from tasks.pixels import STATISTICS, Pixels, UnreadableImage, fit, statistics
+from tasks.pixels import STATISTICS, Pixels, UnreadableImage, statistics
+from tasks.schema import Params, Prepare
 from tasks.step import run_step
 
 if TYPE_CHECKING:
@@ -40,10 +43,29 @@ class Source(NamedTuple):
     pixel_hash: str
 
 
-class Packed(NamedTuple):
-    """A chunk: images uint8 n×S×S×3, statistics float32 n×5."""
+class Packing(NamedTuple):
+    """How the images are packed: raw, or encoded, those of training as JPEG of a quality."""
 
-    images: Pixels
+    raw: bool
+    train_jpeg_quality: int | None = None
+
+
+RAW = Packing(raw=True)
+
+
+class Form(NamedTuple):
+    """What is made of the images of one split: pixels of `side`, raw or encoded."""
+
+    contract: InputContract
+    side: int
+    raw: bool
+    jpeg_quality: int | None
+
+
+class Packed(NamedTuple):
+    """A chunk: images uint8 n×S×S×3 or n encoded files, statistics float32 n×5."""
+
+    images: Pixels | list[bytes]
     statistics: npt.NDArray[np.float32]
 
 
@@ -53,6 +75,7 @@ def prepare(
     contract: InputContract,
     target: Path = SHARDS,
     workers: int | None = None,
+    packing: Packing = RAW,
 ) -> None:
     """Write the shards of `splits` (rows of data/splits.parquet) to `target`.
 
@@ -68,22 +91,48 @@ def prepare(
         for name in NAMES:
             rows = splits[splits["split"] == name]
             _write_small(folder, name, rows, classes)
-            parts = _packed(rows, folders, contract, workers, progress)
-            _write_images(folder, name, (len(rows), contract.size, contract.size, 3), parts)
+            quality = packing.train_jpeg_quality if name == "train" else None
+            form = Form(contract, side_of(name, contract), packing.raw, quality)
+            parts = _packed(rows, folders, form, workers, progress)
+            _write_images(folder, name, form, len(rows), parts)
         write_index(folder, classes, contract)
 
     write_directory(target, fill)
 
 
-def pack(sources: Sequence[Source], contract: InputContract) -> Packed:
-    """Decode, verify, measure and resize a chunk of images: the unit of work of a process."""
-    images = np.empty((len(sources), contract.size, contract.size, 3), np.uint8)
+def contract_of(params: Params) -> InputContract:
+    """How images are prepared, and so how they will be served, by these parameters."""
+    values = params.prepare.model_dump(include=set(InputContract.model_fields))
+    return InputContract(max_pixels=params.ingest.max_pixels, **values)
+
+
+def choose_packing(splits: "pd.DataFrame", contract: InputContract, config: Prepare) -> Packing:
+    """Raw while the pixels of all splits are within `config.max_raw_gb`; else encoded."""
+    sides = splits["split"].map({name: side_of(name, contract) for name in NAMES})
+    gigabytes = float((3 * sides.dropna() ** 2).sum()) / 1e9
+    raw = gigabytes <= config.max_raw_gb
+    log.info(
+        "%.2f GB of pixels are packed %s (prepare.max_raw_gb is %g)",
+        gigabytes,
+        "raw" if raw else "encoded",
+        config.max_raw_gb,
+    )
+    return Packing(raw, config.train_jpeg_quality)
+
+
+def pack(sources: Sequence[Source], form: Form) -> Packed:
+    """Decode, verify, measure and fit a chunk of images: the unit of work of a process."""
+    contract = form.contract
+    fit = contract.fit if form.side == contract.size else contract.fit_with_margin
+    images = np.empty((len(sources), form.side, form.side, 3), np.uint8)
     measured = np.empty((len(sources), len(STATISTICS)), np.float32)
     for index, source in enumerate(sources):
         image = _read_unchanged(source, contract.max_pixels)
-        images[index] = fit(image, contract.size, contract.resize)
+        images[index] = fit(image)
         measured[index] = statistics(image)
-    return Packed(images, measured)
+    if form.raw:
+        return Packed(images, measured)
+    return Packed([encode(image, form.jpeg_quality) for image in images], measured)
 
 
 def _read_unchanged(source: Source, max_pixels: int) -> Pixels:
@@ -100,34 +149,40 @@ def _read_unchanged(source: Source, max_pixels: int) -> Pixels:
 
 
 def _packed(
-    rows: "pd.DataFrame",
-    folders: Folders,
-    contract: InputContract,
-    workers: int,
-    progress: Progress,
+    rows: "pd.DataFrame", folders: Folders, form: Form, workers: int, progress: Progress
 ) -> Iterator[Packed]:
     images = image_files(rows, folders)
     sources = [Source(*pair) for pair in zip(images, rows["pixel_hash"], strict=True)]
-    size = max(1, _CHUNK_BYTES // (contract.size**2 * 3))
-    work = partial(pack, contract=contract)
+    size = max(1, _CHUNK_BYTES // (form.side**2 * 3))
+    work = partial(pack, form=form)
     for packed in in_order(work, chunks(sources, min(size, 256)), workers):
         progress.add(len(packed.images))
         yield packed
 
 
-def _write_images(folder: Path, name: str, shape: tuple[int, ...], parts: Iterator[Packed]) -> None:
-    """Stream the chunks into one .npy of `shape`, and their statistics beside it.
-
-    Not through a memory map: on a full disk that ends in SIGBUS instead of an error.
-    """
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+def _write_images(folder: Path, name: str, form: Form, count: int, parts: Iterator[Packed]) -> None:
+    """Stream the chunks into the files of their images, and their statistics beside them."""
     measured = [np.empty((0, len(STATISTICS)), np.float32)]
-    with atomic_write(folder / f"{name}_images.npy") as stream:
+
+    def images() -> Iterator[Any]:
+        for part in parts:
+            measured.append(part.statistics)
+            yield part.images
+
+    if form.raw:
+        _write_raw(folder / f"{name}_images.npy", (count, form.side, form.side, 3), images())
+    else:
+        write_encoded(folder, name, images())
+    _save(folder / f"{name}_statistics.npy", np.concatenate(measured))
+
+
+def _write_raw(path: Path, shape: tuple[int, ...], parts: Iterator[Pixels]) -> None:
+    """One .npy of `shape`, not through a memory map: on a full disk that ends in SIGBUS."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with atomic_write(path) as stream:
         np.lib.format.write_array_header_1_0(stream, header)
         for part in parts:
-            stream.write(part.images.data)
-            measured.append(part.statistics)
-    _save(folder / f"{name}_statistics.npy", np.concatenate(measured))
+            stream.write(part.data)
 
 
 def _write_small(folder: Path, name: str, rows: "pd.DataFrame", classes: list[str]) -> None:
@@ -145,14 +200,11 @@ def _save(path: Path, array: npt.NDArray[np.generic]) -> None:
 def main() -> None:
     """The step."""
     params = load_params()
-    contract = InputContract(
-        size=params.prepare.size,
-        resize=params.prepare.resize,
-        max_pixels=params.ingest.max_pixels,
-    )
+    contract, splits = contract_of(params), read_table(SPLITS, "split")
     remove_leftovers(SHARDS)
     folders = source_folders(params.ingest, load_settings().home)
-    prepare(read_table(SPLITS, "split"), folders, contract)
+    packing = choose_packing(splits, contract, params.prepare)
+    prepare(splits, folders, contract, packing=packing)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
-"""Packed shards: the images of a split as one memory-mapped array. Needs numpy only.
+"""Packed shards: the images of a split as one array on disk. Needs numpy only, unless encoded.
 
-<split>_images.npy      uint8 N×S×S×3
+<split>_images.npy      uint8 N×S×S×3, memory-mapped; of the training split with the margin, or
+<split>_images-*.arrow  the same, encoded (see tasks.data.encoded)
 <split>_labels.npy      int64 [N], an index into `classes`
 <split>_statistics.npy  float32 N×5, tasks.pixels.STATISTICS of the images before resizing
 <split>_hashes.npy      S32 [N], the manifest's pixel hash
-<split>_paths.json      N paths, relative to ingest.path
+<split>_paths.json      N paths, as in the manifest
 shards.json             classes, input contract, counts, SHA-256 of every file
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.bundle import InputContract
+from tasks.data.encoded import EncodedImages
+from tasks.data.parallel import cores
 from tasks.errors import DataError
 from tasks.files import sha256, write_json
-from tasks.pixels import Pixels
+from tasks.pixels import Images
 
 SHARDS = Path("data/shards")
 INDEX = "shards.json"
@@ -30,9 +34,13 @@ _SMALL = ("labels", "statistics", "hashes")
 
 @dataclass(frozen=True)
 class ShardSplit:
-    """One split; row i of every field is the same image."""
+    """One split; row i of every field is the same image.
 
-    images: Pixels
+    The images are read only, and where they are touched. Those of the training split have side
+    size + margin; those of the others are the network's input.
+    """
+
+    images: Images
     labels: npt.NDArray[np.int64]
     statistics: npt.NDArray[np.float32]
     hashes: npt.NDArray[np.bytes_]
@@ -49,31 +57,46 @@ class Shards:
     path: Path
     classes: tuple[str, ...]
     contract: InputContract
+    files: tuple[str, ...]
     digest: str
 
     def split(self, name: str) -> ShardSplit:
         """A split by name; the images stay on disk until they are touched (read-only)."""
         if name not in SPLITS:
             raise DataError(f"no split {name!r}; there are {', '.join(SPLITS)}")
-        images = np.load(self.path / f"{name}_images.npy", mmap_mode="r", allow_pickle=False)
         paths = json.loads((self.path / f"{name}_paths.json").read_text(encoding="utf-8"))
         small = {kind: _load(self.path / f"{name}_{kind}.npy") for kind in _SMALL}
-        return ShardSplit(images=images, paths=paths, **small)
+        return ShardSplit(images=self._images(name, len(paths)), paths=paths, **small)
+
+    def _images(self, name: str, count: int) -> Images:
+        raw = f"{name}_images.npy"
+        if raw in self.files:
+            images: Images = np.load(self.path / raw, mmap_mode="r", allow_pickle=False)
+            return images
+        encoded = [self.path / file for file in self.files if file.startswith(f"{name}_images-")]
+        return EncodedImages(encoded, count, side_of(name, self.contract))
+
+
+def side_of(split: str, contract: InputContract) -> int:
+    """The side of a split's packed images: training takes random parts, so it has the margin."""
+    return contract.size + (contract.margin if split == "train" else 0)
 
 
 def open_shards(path: Path = SHARDS) -> Shards:
-    """Verify the SHA-256 of every file, then open.
+    """Verify the SHA-256 of every file, on every core, then open.
 
     Raises DataError naming the file that is missing, truncated, altered or does not belong:
     `dvc checkout` alone can restore a damaged cache object without a word.
     """
     index = _read_index(path)
-    for name, digest in index["sha256"].items():
-        _verify(path / name, digest)
+    found = _digests([path / name for name in index["sha256"]])
+    for (name, digest), actual in zip(index["sha256"].items(), found, strict=True):
+        _verify(path / name, digest, actual)
     return Shards(
         path=path,
         classes=tuple(index["classes"]),
         contract=InputContract.model_validate(index["input"]),
+        files=tuple(index["sha256"]),
         digest=sha256(path / INDEX),
     )
 
@@ -108,11 +131,22 @@ def _read_index(path: Path) -> dict[str, Any]:
     return dict(index)
 
 
-def _verify(file: Path, digest: str) -> None:
+def _digests(files: Sequence[Path]) -> list[str | OSError]:
+    """The SHA-256 of each file, or why it cannot be read; hashing runs outside Python's lock."""
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(_digest, files))
+
+
+def _digest(file: Path) -> str | OSError:
     try:
-        actual = sha256(file)
+        return sha256(file)
     except OSError as error:
-        raise DataError(f"{file} cannot be read ({error.strerror}); {_mend(file.parent)}") from None
+        return error
+
+
+def _verify(file: Path, digest: str, actual: str | OSError) -> None:
+    if isinstance(actual, OSError):
+        raise DataError(f"{file} cannot be read ({actual.strerror}); {_mend(file.parent)}")
     if actual != digest:
         raise DataError(
             f"{file} is truncated or was altered: its SHA-256 is {actual[:12]}…, "

@@ -3,7 +3,7 @@
 from io import StringIO
 from typing import Any
 
-from tasks.bundle import BundleInfo
+from tasks.bundle import BundleInfo, InputContract
 from tasks.evaluation.evidence import Evidence
 from tasks.evaluation.report import template
 from tasks.evaluation.tables import class_rows, overall, remarks, verdict
@@ -15,6 +15,7 @@ def render_card(evidence: Evidence, info: BundleInfo, params: Params, dataset: s
     text = template("MODEL_CARD.md.j2").render(
         evidence=evidence,
         info=info,
+        plain=_is_plain(info.input),
         dataset=dataset,
         level=f"{100 * params.evaluate.confidence:g} %",
         verdict=verdict(evidence, info),
@@ -25,6 +26,12 @@ def render_card(evidence: Evidence, info: BundleInfo, params: Params, dataset: s
         counts={name: len(evidence.shards.split(name)) for name in ("train", "validation", "test")},
     )
     return f"---\n{_yaml(front_matter(evidence, info, params, dataset))}---\n\n{text}\n"
+
+
+def _is_plain(contract: InputContract) -> bool:
+    """Whether a line of Pillow makes this input."""
+    same = (contract.colour, contract.normalise.method) == ("rgb", "none")
+    return same and contract.resize in ("stretch", "letterbox")
 
 
 def front_matter(

@@ -7,13 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.errors import CompressionError
-from tasks.pixels import Pixels
+from tasks.pixels import Images
 
 PROVIDER = "CPUExecutionProvider"
 _BATCH = 64  # images at a time: 224x224 activations of a batch stay in the hundreds of MB
 
 
-def run_graph(path: Path, images: Pixels, outputs: Sequence[str]) -> list[npt.NDArray[np.float32]]:
+def run_graph(path: Path, images: Images, outputs: Sequence[str]) -> list[npt.NDArray[np.float32]]:
     """Run uint8 N×S×S×3 images through an ONNX file; float32 arrays in the order of `outputs`.
 
     Raises CompressionError when the file is no such graph or gives values that are not finite.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tasks.bundle import Bundle
 from tasks.evaluation.compare import Comparison, compare
-from tasks.pixels import Pixels
+from tasks.pixels import Images
 from tasks.schema import Budget, Gate
 
 Verdict = Literal["pass", "fail", "unknown"]
@@ -81,7 +81,7 @@ class FrozenImages:
 
     classes: tuple[str, ...]
     labels: Ints
-    images: Callable[[Bundle], Pixels]
+    images: Callable[[Bundle], Images]
 
 
 def decide(

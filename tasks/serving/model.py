@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tasks.bundle import Bundle, open_bundle
 from tasks.errors import BundleError
 from tasks.params import Settings
-from tasks.pixels import Pixels, fit, read, statistics
+from tasks.pixels import Pixels, read, statistics
 from tasks.releases import Release
 from tasks.schema import Serve
 from tasks.serving.batcher import Batcher
@@ -40,7 +40,7 @@ class ServedModel:
         """
         contract = self.bundle.info.input
         image = read(data, contract.max_pixels)
-        return Decoded(fit(image, contract.size, contract.resize), statistics(image))
+        return Decoded(contract.fit(image), statistics(image))
 
 
 def load_model(

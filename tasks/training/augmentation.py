@@ -73,9 +73,10 @@ class RandomLight(v2.Transform):  # type: ignore[misc]
 
 
 def augmentation(spec: ModelSpec, config: Augment) -> Callable[[Tensor], Tensor]:
-    """The transform of training batches: uint8 N×S×S×3 to normalised float N×3×S×S.
+    """The transform of training batches: uint8 N×P×P×3 to normalised float N×3×S×S.
 
-    With everything turned off it gives exactly what `models.normalise` gives.
+    Of images packed with a margin (P > S) each gives a random part of the spec's size S. Without
+    one, and with everything turned off, it gives exactly what `models.normalise` gives.
     """
     steps: list[v2.Transform] = [v2.ToDtype(torch.float32)]
     if config.flip or config.shift or config.rotate or config.scale:
@@ -86,10 +87,21 @@ def augmentation(spec: ModelSpec, config: Augment) -> Callable[[Tensor], Tensor]
     transform = v2.Compose(steps)
 
     def apply(images: Tensor) -> Tensor:
-        batch: Tensor = transform(images.permute(0, 3, 1, 2))
+        batch: Tensor = transform(random_crop(images, spec.size).permute(0, 3, 1, 2))
         return batch.contiguous(memory_format=torch.channels_last)
 
     return apply
+
+
+def random_crop(images: Tensor, size: int) -> Tensor:
+    """A size×size part of each of N×P×P×3 images, at a random place of its own."""
+    count, side = images.shape[:2]
+    if side == size:
+        return images
+    places = torch.randint(side - size + 1, (2, count, 1)).to(images.device)
+    rows, columns = places + torch.arange(size, device=images.device)
+    each = torch.arange(count, device=images.device)[:, None, None]
+    return images[each, rows[:, :, None], columns[:, None, :]]
 
 
 def _sampling_grid(theta: Tensor, size: int) -> Tensor:

@@ -5,6 +5,7 @@ model.safetensors and model.json. torchvision is imported only for its own archi
 """
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -21,11 +22,12 @@ from tasks.training.residual import ResNetSmall
 
 if TYPE_CHECKING:
     from tasks.data.shards import Shards
+    from tasks.pixels import Images
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
 Moments = tuple[tuple[float, float, float], tuple[float, float, float]]
 _IMAGENET: Moments = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_CHUNK = 1024
+_CHUNK_BYTES = 4 << 20  # of pixels; counting them takes eight times that
 
 
 class ModelSpec(BaseModel):
@@ -60,19 +62,20 @@ def spec_for(shards: "Shards", config: Train, moments: Moments) -> ModelSpec:
     )
 
 
-def channel_moments(images: npt.NDArray[np.uint8]) -> Moments:
+def channel_moments(images: "Images") -> Moments:
     """Mean and standard deviation of each channel of uint8 N×S×S×3, on the 0..1 scale.
 
     A deviation under 1/255 (images of one colour) counts as 1/255.
     """
     total, squares = np.zeros(3), np.zeros(3)
-    for start in range(0, len(images), _CHUNK):
-        chunk = images[start : start + _CHUNK].reshape(-1, 3)
+    step = max(1, _CHUNK_BYTES // math.prod(images.shape[1:]))
+    for start in range(0, len(images), step):
+        chunk = images[start : start + step].reshape(-1, 3)
         for channel in range(3):  # exact: whole numbers
             counts = np.bincount(chunk[:, channel], minlength=256)
             total[channel] += counts @ np.arange(256)
             squares[channel] += counts @ np.arange(256) ** 2
-    count = images.size / 3
+    count = math.prod(images.shape) / 3
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 1))
     return _triple(mean / 255), _triple(std / 255)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from tasks.training.checkpoint import State, fingerprint, load_checkpoint, save_
 from tasks.training.inference import predict
 from tasks.training.models import ModelSpec
 from tasks.training.optimisation import make_optimizer, make_schedule
+from tasks.training.reading import read_ahead
 
 if TYPE_CHECKING:
     from tasks.data.shards import ShardSplit
@@ -130,9 +130,11 @@ class Trainer:
         """One pass over the shuffled images; gives the mean loss."""
         self.model.train()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for indices in torch.randperm(len(self.train)).tensor_split(self.steps):
-            inputs = self.augment(_batch(self.train.images, indices).to(self.device))
-            labels = torch.from_numpy(self.train.labels[indices.numpy()]).to(self.device)
+        order = torch.randperm(len(self.train)).tensor_split(self.steps)
+        steps = [indices.numpy() for indices in order]
+        for indices, images in zip(steps, read_ahead(self.train.images, steps), strict=True):
+            inputs = self.augment(images.to(self.device))
+            labels = torch.from_numpy(self.train.labels[indices]).to(self.device)
             loss = self.loss(self.model(inputs), labels, inputs)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -180,8 +182,3 @@ def _cross_entropy(smoothing: float) -> Loss:
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
     return loss
-
-
-def _batch(images: npt.NDArray[np.uint8], indices: Tensor) -> Tensor:
-    """The images of these indices, from memory (the page cache holds what was read once)."""
-    return torch.from_numpy(images[indices.numpy()])

@@ -87,6 +87,17 @@ def test_quantization_is_repeatable(exported: Path, digit_shards: Shards, tmp_pa
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
+def test_quantization_sees_what_is_served(
+    exported: Path, digit_shards: Shards, tmp_path: Path
+) -> None:
+    """Training images are packed with a margin: their middle calibrates."""
+    images = digit_shards.split("train").images
+    framed = np.pad(images, ((0, 0), (3, 3), (3, 3), (0, 0)), constant_values=255)
+    quantize(exported, tmp_path / "plain", images, 32, seed=3)
+    quantize(exported, tmp_path / "framed", framed, 32, seed=3)
+    assert (tmp_path / "plain").read_bytes() == (tmp_path / "framed").read_bytes()
+
+
 @pytest.mark.parametrize("architecture", ["resnet_small", "mobilenet_v2"])
 def test_pruning_removes_whole_channels_but_no_class(network: Network, architecture: str) -> None:
     spec = network[1].model_copy(update={"architecture": architecture, "size": 32})

@@ -65,9 +65,12 @@ def write_network(path: Path, network: Network, size: int = SIZE) -> None:
 
 
 def write_shards(
-    path: Path, splits: dict[str, tuple[np.ndarray, np.ndarray]], classes: tuple[str, ...] = ()
+    path: Path,
+    splits: dict[str, tuple[np.ndarray, np.ndarray]],
+    classes: tuple[str, ...] = (),
+    **contract_values: object,
 ) -> None:
-    """Shards in the form of the `prepare` step."""
+    """Shards in the form of the `prepare` step; `contract_values` are of their input contract."""
     path.mkdir(parents=True, exist_ok=True)
     for name, (images, labels) in splits.items():
         np.save(path / f"{name}_images.npy", images)
@@ -79,7 +82,8 @@ def write_shards(
         paths = [f"{label}/{name}-{i:04d}.png" for i, label in enumerate(labels)]
         (path / f"{name}_paths.json").write_text(json.dumps(paths))
     (path / "shards.json").unlink(missing_ok=True)
-    contract = InputContract(size=images.shape[1], resize="stretch", max_pixels=50_000_000)
+    values = {"size": images.shape[1], "resize": "stretch", "max_pixels": 50_000_000}
+    contract = InputContract.model_validate(values | contract_values)
     write_index(path, classes or tuple("0123456789"), contract)
 
 

@@ -1,11 +1,15 @@
 """The step on what is unusual: odd names, absent classes, degenerate models, missing files."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from small_pipeline import Network, read_metrics, write_candidates, write_network, write_shards
 
 from tasks.errors import CompressionError, DataError, TrainingError
 from tasks.evaluation.evaluate import main
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_markup_in_names_stays_text(pipeline, digits, network):
@@ -134,3 +138,41 @@ def _oracle() -> Network:
     hidden = np.zeros((16 * 16 * 3, 10))
     hidden[np.arange(10) * 3, np.arange(10)] = 1.0
     return Network(hidden, np.zeros(10), np.eye(10) * 2, np.zeros(10))
+
+
+def test_the_cards_example_of_another_input_runs_on_a_bare_device(pipeline, digits, tmp_path):
+    """With onnxruntime, numpy, Pillow and four files of ours, and nothing that those need."""
+    import re
+    import shutil
+    import subprocess
+    import sys
+
+    from PIL import Image
+
+    from tasks.bundle import open_bundle
+    from tasks.params import load_settings
+
+    images, labels = digits
+    parts = {"train": slice(0, 50), "validation": slice(1000, 1300), "test": slice(1300, 1797)}
+    shards = {name: (images[s], labels[s]) for name, s in parts.items()}
+    zscore = {"method": "zscore", "spread": 60.0}
+    changes = {"resize": "crop", "margin": 2, "colour": "grey", "normalise": zscore}
+    write_shards(pipeline / "data/shards", shards, **changes)
+    main()
+    device = tmp_path / "device"
+    shutil.copytree(pipeline / "data/bundle", device)
+    (device / "tasks").mkdir()
+    for name in ("pixels.py", "normalise.py", "errors.py", "__init__.py"):
+        shutil.copy(ROOT / "tasks" / name, device / "tasks")
+    photo = Image.fromarray(np.concatenate([images[1305], images[1306]], axis=1))
+    photo.save(device / "image.png")
+    code = re.search(r"```python\n(.*?)```", (device / "MODEL_CARD.md").read_text(), re.S)[1]
+    code += "import sys, tasks\nassert tasks.__file__.startswith(sys.argv[1]), tasks.__file__\n"
+    code += "assert not {'pydantic', 'torch', 'pandas'} & set(sys.modules)\n"
+    command = [sys.executable, "-c", code, str(device)]
+    run = subprocess.run(command, cwd=device, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    bundle = open_bundle(pipeline / "data/bundle", load_settings())
+    expected = bundle.predict(bundle.pixels(device / "image.png")[None])[0][0]
+    said, confidence = run.stdout.split()
+    assert (said, float(confidence)) == (str(expected.argmax()), pytest.approx(expected.max()))

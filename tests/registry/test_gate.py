@@ -212,13 +212,18 @@ def test_another_input_size_gets_the_same_images_decoded_anew(
 
     test = frozen_images(params, tmp_path)
 
-    assert np.array_equal(test.images(digits_bundle), images)
+    assert np.array_equal(test.images(digits_bundle)[:], images)
     contract = digits_bundle.info.input.model_copy(update={"size": 16})
     info = digits_bundle.info.model_copy(update={"input": contract})
     assert np.array_equal(test.images(Bundle(digits_bundle.path, info, "")), larger)
+    grey = contract.model_copy(update={"colour": "grey"})  # the same size, other pixels
+    info = digits_bundle.info.model_copy(update={"input": grey})
+    decoded = test.images(Bundle(digits_bundle.path, info, ""))
+    assert decoded.shape == (20, 16, 16, 3)
+    assert np.array_equal(decoded[3:9], [grey.fit(image) for image in images[3:9]])
     (source / names[3]).unlink()
     with pytest.raises(DataError, match=names[3]):
-        test.images(digits_bundle)
+        test.images(digits_bundle)[:]
 
 
 def _write_shards(

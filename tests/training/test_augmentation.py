@@ -72,7 +72,8 @@ def test_every_image_is_changed_in_its_own_way(
 def test_shift_moves_by_no_more_than_its_share(plain: ModelSpec):
     image = torch.zeros(1, 16, 16, 3, dtype=torch.uint8)
     image[:, 8, 8] = 255
-    changed = augment(plain, image.expand(200, -1, -1, -1), shift=0.125)  # 2 of 16 pixels
+    spec = plain.model_copy(update={"size": 16})
+    changed = augment(spec, image.expand(200, -1, -1, -1), shift=0.125)  # 2 of 16 pixels
     position = torch.arange(16.0)
     for axis in (2, 3):
         mass = changed.mean(1).sum(dim=4 - axis)
