@@ -27,6 +27,9 @@ class Ingest(Section):
         min_length=1, description="folder of class folders, relative to the repository or absolute"
     )
     max_pixels: int = Field(ge=1, description="images with more pixels are refused unread")
+    backend: Literal["processes", "dask"] = Field(
+        description="where images are decoded: on this machine, or on a Dask cluster"
+    )
 
 
 class CleanPolicy(Section):

@@ -14,13 +14,14 @@ import numpy.typing as npt
 
 from tasks.bundle import InputContract
 from tasks.data.describe import pixel_hash
-from tasks.data.parallel import Progress, chunks, in_order, workers_for
+from tasks.data.parallel import chunks, cluster_address, in_order, workers_for
+from tasks.data.progress import Progress
 from tasks.data.shards import SHARDS, write_index
 from tasks.data.shards import SPLITS as NAMES
 from tasks.data.tables import SPLITS, read_table
 from tasks.errors import DataError
 from tasks.files import atomic_write, remove_leftovers, write_directory, write_json
-from tasks.params import load_params
+from tasks.params import load_params, load_settings
 from tasks.pixels import STATISTICS, Pixels, UnreadableImage, fit, read, statistics
 from tasks.step import run_step
 
@@ -52,26 +53,36 @@ def prepare(
     contract: InputContract,
     target: Path = SHARDS,
     workers: int | None = None,
+    cluster: str | None = None,
 ) -> None:
     """Write the shards of `splits` (rows of data/splits.parquet) to `target`.
 
-    Raises DataError when a file below `root` is not what was ingested. On any error, a full
-    disk too, `target` stays as it was.
+    `cluster` is the address of a Dask scheduler whose workers decode the images. Raises
+    DataError when a file below `root` is not what was ingested. On any error, a full disk too,
+    `target` stays as it was.
     """
     classes = sorted(splits["label"].unique())
+    root = root.absolute()  # workers of a cluster are in another directory
     if workers is None:
         workers = workers_for(str(root / path) for path in splits["path"])
-    progress = Progress("prepared", len(splits))
+    work = partial(pack, contract=contract)
+
+    def packed(rows: "pd.DataFrame") -> Iterator[Packed]:
+        jobs = chunks(_sources(rows, root), _images_of_a_job(contract))
+        for part in in_order(work, jobs, workers, cluster):
+            progress.add(len(part.images))
+            yield part
 
     def fill(folder: Path) -> None:
         for name in NAMES:
             rows = splits[splits["split"] == name]
             _write_small(folder, name, rows, classes)
-            parts = _packed(rows, root, contract, workers, progress)
-            _write_images(folder, name, (len(rows), contract.size, contract.size, 3), parts)
+            shape = (len(rows), contract.size, contract.size, 3)
+            _write_images(folder, name, shape, packed(rows))
         write_index(folder, classes, contract)
 
-    write_directory(target, fill)
+    with Progress("prepared", len(splits)) as progress:
+        write_directory(target, fill)
 
 
 def pack(sources: Sequence[Source], contract: InputContract) -> Packed:
@@ -98,18 +109,15 @@ def _read_unchanged(source: Source, max_pixels: int) -> Pixels:
     return image
 
 
-def _packed(
-    rows: "pd.DataFrame", root: Path, contract: InputContract, workers: int, progress: Progress
-) -> Iterator[Packed]:
-    sources = [
+def _sources(rows: "pd.DataFrame", root: Path) -> list[Source]:
+    return [
         Source(root / path, digest)
         for path, digest in zip(rows["path"], rows["pixel_hash"], strict=True)
     ]
-    size = max(1, _CHUNK_BYTES // (contract.size**2 * 3))
-    work = partial(pack, contract=contract)
-    for packed in in_order(work, chunks(sources, min(size, 256)), workers):
-        progress.add(len(packed.images))
-        yield packed
+
+
+def _images_of_a_job(contract: InputContract) -> int:
+    return min(max(1, _CHUNK_BYTES // (contract.size**2 * 3)), 256)
 
 
 def _write_images(folder: Path, name: str, shape: tuple[int, ...], parts: Iterator[Packed]) -> None:
@@ -147,8 +155,10 @@ def main() -> None:
         resize=params.prepare.resize,
         max_pixels=params.ingest.max_pixels,
     )
+    cluster = cluster_address(params.ingest, load_settings())
     remove_leftovers(SHARDS)
-    prepare(read_table(SPLITS, "split"), Path(params.ingest.path), contract)
+    splits = read_table(SPLITS, "split")
+    prepare(splits, Path(params.ingest.path), contract, cluster=cluster)
 
 
 if __name__ == "__main__":

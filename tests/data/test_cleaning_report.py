@@ -43,12 +43,16 @@ def table_of(root: Path, cleaned_of: Cleaned) -> pd.DataFrame:
     return cleaned_of(root).reset_index()
 
 
+def config(root: Path) -> Ingest:
+    return Ingest(path=str(root), max_pixels=10**6, backend="processes")
+
+
 def page_of(table: pd.DataFrame, root: Path) -> str:
-    return render_cleaning(table, CLEAN, Ingest(path=str(root), max_pixels=10**6))
+    return render_cleaning(table, CLEAN, config(root))
 
 
 def shown_of(table: pd.DataFrame, root: Path) -> dict:
-    return {one.kind: one for one in samples(table, Ingest(path=str(root), max_pixels=10**6))}
+    return {one.kind: one for one in samples(table, config(root))}
 
 
 def text_of(page: str) -> str:
