@@ -73,6 +73,8 @@ def _read(
     parts, rows, started = [_to_table([])], list[Row](), time.monotonic()
 
     def finish_part() -> None:
+        if not rows:
+            return
         parts.append(_to_table(rows))
         rows.clear()
         keep_part(parts[-1])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any, TypeVar
 
 from tasks.errors import DataError, ParamsError, ServiceError
@@ -104,20 +104,41 @@ def _in_windows(
     joblib hands out more work when results come in, not when they are taken: given all the work
     at once, it would let the results of a slow taker pile up.
     """
+    from joblib import delayed
+
+    two = [_parallel(width, backend) for _ in range(2)]
     remaining, under_way = iter(jobs), deque[Generator[Result | _Failure, None, None]]()
     try:
-        while (window := list(islice(remaining, _AHEAD * width))) or under_way:
+        for parallel in cycle(two):
+            window = list(islice(remaining, _AHEAD * width))
             if window:
-                under_way.append(_start(work, window, width, backend))
+                under_way.append(parallel(delayed(_attempt)(work, job) for job in window))
             if len(under_way) > 1 or not window:
-                for outcome in under_way[0]:
-                    if isinstance(outcome, _Failure):
-                        raise outcome.error
-                    yield outcome
-                under_way.popleft()
+                yield from _taken(under_way)
+            if not under_way:
+                break
     finally:
-        for results in under_way:
-            _drop(results)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of work that is not used
+            for results in under_way:
+                results.close()
+
+
+def _parallel(width: int, backend: dict[str, Any]) -> Any:
+    from joblib import Parallel, parallel_config
+
+    with parallel_config(n_jobs=width, max_nbytes=None, **backend):  # no job is a large array
+        return Parallel(return_as="generator", pre_dispatch="all", batch_size=1)
+
+
+def _taken(under_way: "deque[Generator[Result | _Failure, None, None]]") -> Iterator[Result]:
+    """The results of the first window, which leaves the queue when it is through."""
+    for outcome in under_way[0] if under_way else ():
+        if isinstance(outcome, _Failure):
+            raise outcome.error
+        yield outcome
+    if under_way:
+        under_way.popleft()
 
 
 @dataclass(frozen=True)
@@ -134,37 +155,11 @@ def _attempt(work: Callable[[Sequence[Item]], Result], job: Sequence[Item]) -> R
         return _Failure(error)
 
 
-def _start(
-    work: Callable[[Sequence[Item]], Result],
-    window: Sequence[Sequence[Item]],
-    width: int,
-    backend: dict[str, Any],
-) -> Generator[Result | _Failure, None, None]:
-    from joblib import Parallel, delayed, parallel_config
-
-    with parallel_config(n_jobs=width, max_nbytes=None, **backend):
-        parallel = Parallel(return_as="generator", pre_dispatch="all", batch_size=1)
-    results: Generator[Result | _Failure, None, None] = parallel(
-        delayed(_attempt)(work, job) for job in window
-    )
-    return results
-
-
-def _drop(results: Generator[Any, None, None]) -> None:
-    """Close a window early without the noise: joblib warns, and a thread of loky may fail."""
-    hook, threading.excepthook = threading.excepthook, lambda _: None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            results.close()
-    finally:
-        threading.excepthook = hook
-
-
 @contextmanager
 def _on_cores(workers: int) -> Iterator[tuple[dict[str, Any], int]]:
     """Processes of joblib's own, which are kept from one window, and one call, to the next."""
     settings = {"initializer": _begin_worker, "idle_worker_timeout": _IDLE_SECONDS}
+    hook, threading.excepthook = threading.excepthook, _pass_over_loky
     try:
         yield {"backend": "loky", **settings}, workers
     except BrokenProcessPool:
@@ -172,6 +167,14 @@ def _on_cores(workers: int) -> Iterator[tuple[dict[str, Any], int]]:
             "a worker process was killed, most likely for lack of memory; "
             "lower ingest.max_pixels or free memory, and run again"
         ) from None
+    finally:
+        threading.excepthook = hook
+
+
+def _pass_over_loky(error: threading.ExceptHookArgs) -> None:
+    """Loky's thread ends in a KeyError when work that waits is called off; it has no effect."""
+    if error.thread is None or error.thread.name != "ExecutorManagerThread":
+        threading.__excepthook__(error)
 
 
 def _begin_worker() -> None:
