@@ -106,22 +106,22 @@ def _in_windows(
     """
     from joblib import delayed
 
-    two = [_parallel(width, backend) for _ in range(2)]
     remaining, under_way = iter(jobs), deque[Generator[Result | _Failure, None, None]]()
-    try:
-        for parallel in cycle(two):
-            window = list(islice(remaining, _AHEAD * width))
-            if window:
-                under_way.append(parallel(delayed(_attempt)(work, job) for job in window))
-            if len(under_way) > 1 or not window:
-                yield from _taken(under_way)
-            if not under_way:
-                break
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of work that is not used
-            for results in under_way:
-                results.close()
+    with _parallel(width, backend) as one, _parallel(width, backend) as other:
+        try:
+            for parallel in cycle((one, other)):
+                window = list(islice(remaining, _AHEAD * width))
+                if window:
+                    under_way.append(parallel(delayed(_attempt)(work, job) for job in window))
+                if len(under_way) > 1 or not window:
+                    yield from _taken(under_way)
+                if not under_way:
+                    break
+        finally:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of work that is not used
+                for results in under_way:
+                    results.close()
 
 
 def _parallel(width: int, backend: dict[str, Any]) -> Any:
