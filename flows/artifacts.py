@@ -19,9 +19,10 @@ from tasks.registry.register import run_page
 
 
 def publish(result: LoopResult) -> None:
-    """Publish metrics, gate, candidates, confusion matrix and links as Prefect artifacts."""
+    """Publish metrics, candidates, flags, gate, confusion matrix and links as artifacts."""
     create_table_artifact(_metrics(result), key="metrics", description="Test split")
     create_table_artifact(_candidates(result), key="candidates", description=_chosen(result))
+    create_table_artifact(_flags(result), key="cleaning-flags", description=_cleaned(result))
     create_markdown_artifact(_gate(result), key="gate", description="Why (not) promoted")
     create_markdown_artifact(
         _confusion(result.workspace / "data" / "plots" / "confusion.csv"),
@@ -31,6 +32,8 @@ def publish(result: LoopResult) -> None:
     if (run := _run_page(result)) is not None:
         report = f"{run}/artifacts/evaluation/report.html"
         create_link_artifact(report, key="report", link_text="The evaluation report")
+        cleaning = f"{run}/artifacts/data/cleaning.html"
+        create_link_artifact(cleaning, key="cleaning-report", link_text="The cleaning report")
         create_link_artifact(run, key="mlflow-run", link_text="The run in MLflow")
         create_image_artifact(
             _file_of(run, "compression/pareto.png"), key="pareto", description="Pareto"
@@ -81,6 +84,18 @@ def _candidates(result: LoopResult) -> list[dict[str, object]]:
 
 def _chosen(result: LoopResult) -> str:
     return f"{result.candidates['chosen']}: {result.candidates['reason']}"
+
+
+def _flags(result: LoopResult) -> list[dict[str, object]]:
+    left_out = result.data["left_out_for"]
+    return [
+        {"flag": name.replace("_", " "), "images": count, "left out for it": left_out.get(name, 0)}
+        for name, count in result.data["flags"].items()
+    ]
+
+
+def _cleaned(result: LoopResult) -> str:
+    return f"{result.data['images']} images, {result.data['kept']} kept"
 
 
 def _gate(result: LoopResult) -> str:

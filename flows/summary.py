@@ -71,6 +71,11 @@ class LoopResult:
         """The evaluation report."""
         return self.bundle.path / "report.html"
 
+    @property
+    def cleaning_report(self) -> Path:
+        """What cleaning found."""
+        return self.workspace / "data" / "cleaning.html"
+
     def as_json(self) -> dict[str, Any]:
         """Plain values, for --json."""
         return {
@@ -87,6 +92,7 @@ class LoopResult:
                 "url": self.outcome.url,
             },
             "report": str(self.report),
+            "cleaning_report": str(self.cleaning_report),
         }
 
 
@@ -177,6 +183,7 @@ def _next(result: LoopResult) -> str:
     lines = [
         "where to look next:",
         f"  report      {result.report}",
+        f"  cleaning    {result.cleaning_report}",
         f"  data docs   {result.workspace / 'data' / 'validation' / 'site' / 'index.html'}",
         "  servers     make up    (Prefect, MLflow, the model server; prints their addresses)",
         "  production  visionloop status",

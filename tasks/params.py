@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         None, description="prediction log; SQLite under `home` when unset"
     )
+    dask_scheduler: str | None = Field(
+        None, description="address of the Dask scheduler, for ingest.backend: dask"
+    )
     host: str = Field("127.0.0.1", description="address the model server listens on")
     port: int = Field(8000, ge=0, le=65535, description="port of the model server")
     signing_key: Path | None = Field(None, description="Ed25519 private key (PEM)")

@@ -92,6 +92,9 @@ class Ingest(Section):
     max_pixels: int = Field(ge=1, description="images with more pixels are refused unread")
     max_archive_files: int = Field(ge=1, description="an archive with more is refused")
     max_archive_gb: float = Field(gt=0, description="an archive that unpacks to more is refused")
+    backend: Literal["processes", "dask"] = Field(
+        description="where images are decoded: on this machine, or on a Dask cluster"
+    )
 
     @property
     def origin(self) -> str:

@@ -6,7 +6,10 @@ whether a file was read now or, unchanged, by an earlier ingest.
 """
 
 import logging
+import os
 import sys
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.data.describe import Row, describe_all
-from tasks.data.known import keep, known_file, stamps, take_known
-from tasks.data.parallel import Progress, chunks, in_order, workers_for
+from tasks.data.known import keep, keeping, known_file, stamps, take_known
+from tasks.data.parallel import chunks, cluster_address, in_order, workers_for
+from tasks.data.progress import Progress
 from tasks.data.sources import Found, find, local_folder
 from tasks.data.tables import manifest_file, write_table
 from tasks.errors import ParamsError
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _CHUNK = 64
+_PART_ROWS, _PART_SECONDS = 1024, 5.0  # finished rows are kept when they are this many or old
 
 log = logging.getLogger(__name__)
 
@@ -37,36 +42,61 @@ def ingest(
     max_pixels: int,
     workers: int | None = None,
     known: Path | None = None,
+    cluster: str | None = None,
 ) -> "pa.Table":
     """Describe the images `found` in the source `name`, in their order; for columns see `schema`.
 
-    `known` is the file that keeps the rows of unchanged files from one call to the next.
+    `known` is the file that keeps the rows of unchanged files from one call to the next, and
+    what a killed call had finished. `cluster` is the address of a Dask scheduler whose workers
+    read the files.
     """
-    if known is None:
-        measured = _read(found, max_pixels, workers)
-    else:
-        measured = _read_changed(found, max_pixels, workers, known)
+    read = partial(_read, max_pixels=max_pixels, workers=workers, cluster=cluster)
+    measured = read(found) if known is None else _read_changed(found, read, known)
     table = _listed(name, found, measured)
     _report(table)
-    return table
+    return table.combine_chunks()  # however it came about, the same bytes are written
 
 
-def _read(found: list[Found], max_pixels: int, workers: int | None) -> "pa.Table":
+def _read(
+    found: list[Found],
+    max_pixels: int,
+    workers: int | None,
+    cluster: str | None,
+    keep_part: "Callable[[pa.Table], None]" = lambda _: None,
+) -> "pa.Table":
+    """The rows of the files; each part of them is given to `keep_part` when it is finished."""
+    import pyarrow as pa
+
     if workers is None:
         workers = workers_for(file.file for file in found)
-    rows: list[Row] = []
-    progress = Progress("ingested", len(found))
+    if cluster is not None:  # its workers are in another directory
+        here = os.getcwd()
+        found = [one._replace(file=os.path.join(here, one.file)) for one in found]
+    parts, rows, started = [_to_table([])], list[Row](), time.monotonic()
+
+    def finish_part() -> None:
+        if not rows:
+            return
+        parts.append(_to_table(rows))
+        rows.clear()
+        keep_part(parts[-1])
+
     work = partial(describe_all, max_pixels=max_pixels)
-    for part in in_order(work, chunks(found, _CHUNK), workers):
-        rows += part
-        progress.add(len(part))
-    return _to_table(rows)
+    with Progress("ingested", len(found)) as progress:
+        try:
+            for some in in_order(work, chunks(found, _CHUNK), workers, cluster):
+                rows += some
+                progress.add(len(some))
+                if len(rows) >= _PART_ROWS or time.monotonic() - started > _PART_SECONDS:
+                    finish_part()
+                    started = time.monotonic()
+        finally:  # when it is interrupted too
+            finish_part()
+    return pa.concat_tables(parts)
 
 
-def _read_changed(
-    found: list[Found], max_pixels: int, workers: int | None, known: Path
-) -> "pa.Table":
-    """As `_read`, taking from `known` what has not changed."""
+def _read_changed(found: list[Found], read: "Callable[..., pa.Table]", known: Path) -> "pa.Table":
+    """As `read`, taking from `known` what has not changed."""
     import pyarrow as pa
 
     current = stamps(found)  # before anything is read: a change after it is seen the next time
@@ -74,7 +104,9 @@ def _read_changed(
     changed = np.setdiff1d(np.arange(len(found)), unchanged)
     if old is not None:
         log.info("%d files are unchanged, %d are new or changed", len(unchanged), len(changed))
-    table = _read([found[index] for index in changed], max_pixels, workers)
+    new = [found[index] for index in changed]
+    with keeping(known, new, current[changed]) as keep_part:
+        table = read(new, keep_part=keep_part)
     if old is not None:
         order = np.argsort(np.concatenate([unchanged, changed]))
         table = pa.concat_tables([old, table]).take(order)
@@ -150,10 +182,10 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) == 2 else ""
     if name not in params.sources:
         raise ParamsError(f"{name!r} is none of ingest.sources: {', '.join(params.sources)}")
-    source = params.sources[name]
+    source, cluster = params.sources[name], cluster_address(params, settings)
     folder = local_folder(source, params, settings.home)
     known = known_file(settings.home, folder, params.max_pixels)
-    table = ingest(name, find(source, folder), params.max_pixels, known=known)
+    table = ingest(name, find(source, folder), params.max_pixels, known=known, cluster=cluster)
     write_table(manifest_file(name), table)
 
 

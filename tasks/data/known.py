@@ -1,20 +1,23 @@
 """Manifest rows of files that have not changed since an earlier ingest: they are not read again.
 
 As in git's index, a file is unchanged when its size, times and inode are. One that was changed
-less than two seconds before its row was kept is read again: a second change within a clock
-tick would not show.
+less than two seconds before it was looked at is read again: a second change within a clock
+tick would not show. Rows are kept in a journal while an ingest is at work, so that one that is
+killed goes on where it was, and in one file when it has ended.
 """
 
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from tasks.data.journal import Journal, read_journal
 from tasks.data.sources.found import Found
 from tasks.files import atomic_write, sha256, sha256_json
 
@@ -43,14 +46,19 @@ def known_file(home: Path, root: Path, max_pixels: int) -> Path:
 
 
 def stamps(found: Sequence[Found]) -> Stamps:
-    """Size, mtime, ctime (ns) and inode of each file, int64 N×4; -1 where it cannot be asked."""
+    """Size, mtime, ctime (ns) and inode of each file, int64 N×4.
+
+    -1 where the file cannot be asked, or was changed so lately that it must be read again.
+    """
     table = np.full((len(found), len(_STAMP)), -1, np.int64)
+    latest = time.time_ns() - _UNCERTAIN_NS
     for index, one in enumerate(found):
         try:
             status = os.stat(one.file)
         except OSError:
             continue
-        table[index] = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+        if max(status.st_mtime_ns, status.st_ctime_ns) < latest:
+            table[index] = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
     return table
 
 
@@ -69,17 +77,45 @@ def take_known(
     return kept.drop_columns([_KEY, *_STAMP]).take(where[indices]), indices
 
 
+@contextmanager
+def keeping(
+    file: Path, found: Sequence[Found], current: Stamps
+) -> "Iterator[Callable[[pa.Table], None]]":
+    """Gives a function that keeps the next rows at once, in the order of `found`."""
+    with Journal(_journal(file)) as journal:
+        done = 0
+
+        def keep_part(rows: "pa.Table") -> None:
+            nonlocal done
+            part = slice(done, done + len(rows))
+            journal.append(_stamped(rows, found[part], current[part]))
+            done += len(rows)
+
+        yield keep_part
+
+
 def keep(file: Path, found: Sequence[Found], rows: "pa.Table", current: Stamps) -> None:
-    """Keep the rows of `found` with their files' stamps for the next ingest."""
+    """Keep all rows of `found` with their files' stamps for the next ingest."""
     import pyarrow as pa
 
-    sure = np.maximum(current[:, 1], current[:, 2]) < time.time_ns() - _UNCERTAIN_NS
+    rows = _stamped(rows, found, current)
+    with atomic_write(file) as stream, pa.ipc.new_file(stream, rows.schema) as writer:
+        writer.write_table(rows)
+    _journal(file).unlink(missing_ok=True)
+
+
+def _stamped(rows: "pa.Table", found: Sequence[Found], current: Stamps) -> "pa.Table":
+    """The rows of files that can be known again, with their stamps."""
+    import pyarrow as pa
+
     rows = rows.append_column(_KEY, pa.array(map(_key, found), pa.string()))
     for column, name in enumerate(_STAMP):
         rows = rows.append_column(name, pa.array(current[:, column]))
-    rows = rows.filter(pa.array(sure))
-    with atomic_write(file) as stream, pa.ipc.new_file(stream, rows.schema) as writer:
-        writer.write_table(rows)
+    return rows.filter(pa.array(current[:, 0] >= 0))
+
+
+def _journal(file: Path) -> Path:
+    return file.with_suffix(".journal")
 
 
 def _key(one: Found) -> str:
@@ -92,13 +128,15 @@ def _key(one: Found) -> str:
 
 
 def _load(file: Path) -> "pa.Table | None":
+    """The rows of the last ingest, and after them those of one that was killed."""
     import pyarrow as pa
 
+    tables = read_journal(_journal(file))
     try:
         with pa.OSFile(str(file), "rb") as stream:
-            return pa.ipc.open_file(stream).read_all()
+            tables.insert(0, pa.ipc.open_file(stream).read_all())
     except FileNotFoundError:
-        return None
+        pass
     except (pa.ArrowInvalid, OSError) as error:
-        log.warning("%s is damaged (%s); every file is read again", file, error)
-        return None
+        log.warning("%s is damaged (%s); what it knew is read again", file, error)
+    return pa.concat_tables(tables) if tables else None

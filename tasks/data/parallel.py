@@ -1,29 +1,32 @@
-"""Ordered, bounded map of a function over chunks of work, on every core.
+"""Ordered, bounded map of a function over chunks of work: on every core, or on a Dask cluster.
 
-A small job runs in this process: starting workers would take longer than the work.
+joblib runs it. A small job runs in this process: starting workers would take longer than the work.
 """
 
-import logging
-import multiprocessing
 import os
-import time
+import signal
+import threading
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from typing import TypeVar
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any, TypeVar
 
-from tasks.errors import DataError
+from tasks.errors import DataError, ParamsError, ServiceError
+from tasks.params import Settings
+from tasks.schema import Ingest
 from tasks.step import die_with_parent
 
-_REPORT_SECONDS = 5.0
 _SMALL_FILES, _SMALL_BYTES = 4000, 32 << 20
+_AHEAD = 8  # jobs a worker that are handed out together
+_IDLE_SECONDS = 60  # workers wait this long for the next call, and end
+_CONNECT_SECONDS = 10
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-log = logging.getLogger(__name__)
 
 
 def cores() -> int:
@@ -49,49 +52,151 @@ def chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
+def cluster_address(config: Ingest, settings: Settings) -> str | None:
+    """The Dask scheduler that the params and the environment ask for; None: processes here.
+
+    Raises ParamsError when the params ask for Dask and no address or no library is there.
+    """
+    if config.backend != "dask":
+        return None
+    try:
+        import distributed  # noqa: F401
+    except ImportError:
+        raise ParamsError(
+            "ingest.backend is 'dask', but Dask is not installed; install visionloop[dask]"
+        ) from None
+    if settings.dask_scheduler is None:
+        raise ParamsError(
+            "ingest.backend is 'dask', but VISIONLOOP_DASK_SCHEDULER is not set; set it to the "
+            "scheduler's address (tcp://HOST:8786), or ingest.backend to 'processes'"
+        )
+    return settings.dask_scheduler
+
+
 def in_order(
-    work: Callable[[Sequence[Item]], Result], jobs: Iterable[Sequence[Item]], workers: int
+    work: Callable[[Sequence[Item]], Result],
+    jobs: Iterable[Sequence[Item]],
+    workers: int,
+    cluster: str | None = None,
 ) -> Iterator[Result]:
     """`work(job)` for each job, in order; `work` and its results must be picklable.
 
-    At most four jobs a worker are in flight, so memory stays bounded. With one worker the
-    work is done here. Raises DataError when a worker process is killed.
+    With `cluster`, the address of a Dask scheduler, the jobs run there, else in `workers`
+    processes; with one worker they run here. At most 16 jobs a worker are unfinished or not
+    taken yet, so memory stays bounded however slow the taker is. Raises DataError when a worker
+    is killed, and ServiceError when the cluster cannot be reached or has no worker.
     """
-    if workers <= 1:
+    if cluster is None and workers <= 1:
         yield from map(work, jobs)
         return
-    # spawn: this process has threads, and forking those is unsafe
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=die_with_parent) as pool:
-        waiting: deque[Future[Result]] = deque()
+    with _on_cluster(cluster) if cluster else _on_cores(workers) as (backend, width):
+        yield from _in_windows(work, jobs, width, backend)
+
+
+def _in_windows(
+    work: Callable[[Sequence[Item]], Result],
+    jobs: Iterable[Sequence[Item]],
+    width: int,
+    backend: dict[str, Any],
+) -> Iterator[Result]:
+    """`in_order` by windows, the next of which is under way while one is taken.
+
+    joblib hands out more work when results come in, not when they are taken: given all the work
+    at once, it would let the results of a slow taker pile up.
+    """
+    from joblib import delayed
+
+    remaining, under_way = iter(jobs), deque[Generator[Result | _Failure, None, None]]()
+    with _parallel(width, backend) as one, _parallel(width, backend) as other:
         try:
-            for job in jobs:
-                waiting.append(pool.submit(work, job))
-                if len(waiting) >= 4 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool:
-            raise DataError(
-                "a worker process was killed, most likely for lack of memory; "
-                "lower ingest.max_pixels or free memory, and run again"
-            ) from None
+            for parallel in cycle((one, other)):
+                window = list(islice(remaining, _AHEAD * width))
+                if window:
+                    under_way.append(parallel(delayed(_attempt)(work, job) for job in window))
+                if len(under_way) > 1 or not window:
+                    yield from _taken(under_way)
+                if not under_way:
+                    break
         finally:
-            pool.shutdown(cancel_futures=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of work that is not used
+                for results in under_way:
+                    results.close()
 
 
-class Progress:
-    """Logs how far a long job is and how fast, every few seconds and at the end."""
+def _parallel(width: int, backend: dict[str, Any]) -> Any:
+    from joblib import Parallel, parallel_config
 
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total, self._done = what, total, 0
-        self._start = self._reported = time.monotonic()
+    with parallel_config(n_jobs=width, max_nbytes=None, **backend):  # no job is a large array
+        return Parallel(return_as="generator", pre_dispatch="all", batch_size=1)
 
-    def add(self, count: int) -> None:
-        """`count` more are done."""
-        self._done += count
-        now = time.monotonic()
-        if self._done == self._total or now - self._reported >= _REPORT_SECONDS:
-            self._reported = now
-            rate = self._done / max(now - self._start, 1e-6)
-            log.info("%s %d of %d (%.0f/s)", self._what, self._done, self._total, rate)
+
+def _taken(under_way: "deque[Generator[Result | _Failure, None, None]]") -> Iterator[Result]:
+    """The results of the first window, which leaves the queue when it is through."""
+    for outcome in under_way[0] if under_way else ():
+        if isinstance(outcome, _Failure):
+            raise outcome.error
+        yield outcome
+    if under_way:
+        under_way.popleft()
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error of the work, as a result: were it raised, joblib would kill its workers."""
+
+    error: Exception
+
+
+def _attempt(work: Callable[[Sequence[Item]], Result], job: Sequence[Item]) -> Result | _Failure:
+    try:
+        return work(job)
+    except Exception as error:
+        return _Failure(error)
+
+
+@contextmanager
+def _on_cores(workers: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """Processes of joblib's own, which are kept from one window, and one call, to the next."""
+    settings = {"initializer": _begin_worker, "idle_worker_timeout": _IDLE_SECONDS}
+    hook, threading.excepthook = threading.excepthook, _pass_over_loky
+    try:
+        yield {"backend": "loky", **settings}, workers
+    except BrokenProcessPool:
+        raise DataError(
+            "a worker process was killed, most likely for lack of memory; "
+            "lower ingest.max_pixels or free memory, and run again"
+        ) from None
+    finally:
+        threading.excepthook = hook
+
+
+def _pass_over_loky(error: threading.ExceptHookArgs) -> None:
+    """Loky's thread ends in a KeyError when work that waits is called off; it has no effect."""
+    if error.thread is None or error.thread.name != "ExecutorManagerThread":
+        threading.__excepthook__(error)
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    die_with_parent()
+
+
+@contextmanager
+def _on_cluster(address: str) -> Iterator[tuple[dict[str, Any], int]]:
+    """The workers of a Dask cluster, which see the same files under the same names."""
+    from distributed import Client, KilledWorker
+
+    way_out = "start it, or set ingest.backend to 'processes'"
+    try:
+        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ServiceError(f"no Dask scheduler at {address} ({error}); {way_out}") from None
+    with client:
+        width = sum(client.ncores().values())
+        if not width:
+            raise ServiceError(f"the Dask scheduler at {address} has no worker; {way_out}")
+        try:
+            yield {"backend": "dask", "client": client}, width
+        except KilledWorker as error:
+            raise DataError(f"workers of the Dask cluster were killed: {error}") from None

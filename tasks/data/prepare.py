@@ -17,7 +17,8 @@ from tasks.bundle import InputContract
 from tasks.data.describe import pixel_hash
 from tasks.data.encoded import encode, write_encoded
 from tasks.data.images import Folders, ImageFile, image_files, read_image, source_folders
-from tasks.data.parallel import Progress, chunks, in_order, workers_for
+from tasks.data.parallel import chunks, cluster_address, in_order, workers_for
+from tasks.data.progress import Progress
 from tasks.data.shards import SHARDS, side_of, write_index
 from tasks.data.shards import SPLITS as NAMES
 from tasks.data.tables import SPLITS, read_table
@@ -76,16 +77,23 @@ def prepare(
     target: Path = SHARDS,
     workers: int | None = None,
     packing: Packing = RAW,
+    cluster: str | None = None,
 ) -> None:
     """Write the shards of `splits` (rows of data/splits.parquet) to `target`.
 
-    `folders` holds those of the sources. Raises DataError when a file is not what was
-    ingested. On any error, a full disk too, `target` stays as it was.
+    `folders` holds those of the sources, `cluster` is the address of a Dask scheduler whose
+    workers decode the images. Raises DataError when a file is not what was ingested. On any
+    error, a full disk too, `target` stays as it was.
     """
     classes = sorted(splits["label"].unique())
     if workers is None:
         workers = workers_for(str(image.file) for image in image_files(splits, folders))
-    progress = Progress("prepared", len(splits))
+
+    def packed(rows: "pd.DataFrame", form: Form) -> Iterator[Packed]:
+        jobs = chunks(_sources(rows, folders), _images_of_a_job(form))
+        for part in in_order(partial(pack, form=form), jobs, workers, cluster):
+            progress.add(len(part.images))
+            yield part
 
     def fill(folder: Path) -> None:
         for name in NAMES:
@@ -93,11 +101,11 @@ def prepare(
             _write_small(folder, name, rows, classes)
             quality = packing.train_jpeg_quality if name == "train" else None
             form = Form(contract, side_of(name, contract), packing.raw, quality)
-            parts = _packed(rows, folders, form, workers, progress)
-            _write_images(folder, name, form, len(rows), parts)
+            _write_images(folder, name, form, len(rows), packed(rows, form))
         write_index(folder, classes, contract)
 
-    write_directory(target, fill)
+    with Progress("prepared", len(splits)) as progress:
+        write_directory(target, fill)
 
 
 def contract_of(params: Params) -> InputContract:
@@ -148,16 +156,14 @@ def _read_unchanged(source: Source, max_pixels: int) -> Pixels:
     return image
 
 
-def _packed(
-    rows: "pd.DataFrame", folders: Folders, form: Form, workers: int, progress: Progress
-) -> Iterator[Packed]:
-    images = image_files(rows, folders)
-    sources = [Source(*pair) for pair in zip(images, rows["pixel_hash"], strict=True)]
-    size = max(1, _CHUNK_BYTES // (form.side**2 * 3))
-    work = partial(pack, form=form)
-    for packed in in_order(work, chunks(sources, min(size, 256)), workers):
-        progress.add(len(packed.images))
-        yield packed
+def _sources(rows: "pd.DataFrame", folders: Folders) -> list[Source]:
+    here = {name: folder.absolute() for name, folder in folders.items()}  # for a cluster's workers
+    images = image_files(rows, here)
+    return [Source(*pair) for pair in zip(images, rows["pixel_hash"], strict=True)]
+
+
+def _images_of_a_job(form: Form) -> int:
+    return min(max(1, _CHUNK_BYTES // (form.side**2 * 3)), 256)
 
 
 def _write_images(folder: Path, name: str, form: Form, count: int, parts: Iterator[Packed]) -> None:
@@ -200,11 +206,13 @@ def _save(path: Path, array: npt.NDArray[np.generic]) -> None:
 def main() -> None:
     """The step."""
     params = load_params()
+    settings = load_settings()
     contract, splits = contract_of(params), read_table(SPLITS, "split")
     remove_leftovers(SHARDS)
-    folders = source_folders(params.ingest, load_settings().home)
+    folders = source_folders(params.ingest, settings.home)
     packing = choose_packing(splits, contract, params.prepare)
-    prepare(splits, folders, contract, packing=packing)
+    cluster = cluster_address(params.ingest, settings)
+    prepare(splits, folders, contract, packing=packing, cluster=cluster)
 
 
 if __name__ == "__main__":

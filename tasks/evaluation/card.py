@@ -1,18 +1,19 @@
 """MODEL_CARD.md in Hugging Face's format: YAML front matter for machines, text for people."""
 
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from tasks.bundle import BundleInfo, InputContract
 from tasks.evaluation.evidence import Evidence
-from tasks.evaluation.report import template
 from tasks.evaluation.tables import class_rows, overall, remarks, verdict
+from tasks.pages.render import template
 from tasks.schema import Params
 
 
 def render_card(evidence: Evidence, info: BundleInfo, params: Params, dataset: str) -> str:
     """The model card; `dataset` is the name the data set goes by."""
-    text = template("MODEL_CARD.md.j2").render(
+    text = template("MODEL_CARD.md.j2", Path(__file__).parent).render(
         evidence=evidence,
         info=info,
         plain=_is_plain(info.input),

@@ -41,6 +41,7 @@ from tasks.step import run_step
 from tasks.tracking import RunLog, open_run
 
 BUNDLE, METRICS = Path("data/bundle"), Path("data/metrics/evaluate.json")
+CLEANING = Path("data/cleaning.html")  # of the step cleaning_report
 CONFUSION, CLASSES = Path("data/plots/confusion.csv"), Path("data/plots/classes.csv")
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ def write_tables(evidence: Evidence, info: BundleInfo) -> None:
 
 
 def record(run: RunLog, evidence: Evidence, info: BundleInfo, digest: str, scratch: Path) -> None:
-    """Add the evidence to the training run: figures, tables, report and predictions."""
+    """Add the evidence to the training run: figures, tables, reports and predictions."""
     values = {
         "test_accuracy": info.measurements.accuracy,
         "test_accuracy_low": info.measurements.accuracy_low,
@@ -170,6 +171,8 @@ def record(run: RunLog, evidence: Evidence, info: BundleInfo, digest: str, scrat
     for path in (METRICS, CONFUSION, CLASSES, BUNDLE / REPORT, BUNDLE / CARD):
         run.file(path, "evaluation")
     run.file(scratch / "predictions.parquet", "evaluation")
+    if CLEANING.is_file():
+        run.file(CLEANING, "data")
 
 
 def write_predictions(path: Path, evidence: Evidence) -> None:

@@ -1,22 +1,17 @@
 """report.html: the whole evidence as one page that asks the network for nothing."""
 
-import base64
 import csv
-import io
 import json
-import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tasks.bundle import BundleInfo
 from tasks.evaluation.evidence import Evidence
-from tasks.evaluation.plots import Series, chart, reliability_chart
+from tasks.evaluation.plots import reliability_chart
 from tasks.evaluation.tables import (
     class_rows,
     compared,
@@ -25,11 +20,9 @@ from tasks.evaluation.tables import (
     shown_classes,
     verdict,
 )
-from tasks.pixels import Pixels
+from tasks.pages.charts import Series, chart
+from tasks.pages.render import TINY, data_uri, template
 from tasks.schema import Evaluate
-
-_TINY = 96  # pixels: up to here images are stored as they are and enlarged by the browser
-_THUMBNAIL = 160
 
 
 @dataclass(frozen=True)
@@ -59,7 +52,7 @@ def render_report(
     deployed, fp32, candidates = evidence.deployed, evidence.fp32, evidence.candidates
     cleaning = _cleaning(sources.cleaning)
     return str(
-        template("report.html.j2").render(
+        template("report.html.j2", Path(__file__).parent).render(
             info=info,
             deployed=deployed,
             fp32=fp32,
@@ -80,7 +73,7 @@ def render_report(
             pareto=_pareto_chart(evidence),
             mistakes=worst_mistakes(evidence, params.worst_mistakes),
             n_mistakes=int((~deployed.correct).sum()),
-            tiny=info.input.size <= _TINY,
+            tiny=info.input.size <= TINY,
             counts=_split_counts(evidence),
             cleaning=cleaning,
             cleaned_for=", ".join(
@@ -90,36 +83,6 @@ def render_report(
             ),
         )
     )
-
-
-def template(name: str) -> Any:
-    """A template of this package, with the report's number formats as filters."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=name.endswith(".html.j2"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "size": size, "cell": cell}
-    return environment.get_template(name)
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """0.9831 -> "98.3 %" (with a no-break space); what is not defined is a dash."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{100 * value:.{digits}f}\u00a0%"
-
-
-def cell(text: str) -> str:
-    """A name as text of a Markdown table: nothing in it is markup."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
-
-
-def size(count: int) -> str:
-    """Bytes for people: 12.3 kB, 4.5 MB."""
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def worst_mistakes(evidence: Evidence, worst: int) -> list[Mistake]:
@@ -138,21 +101,6 @@ def worst_mistakes(evidence: Evidence, worst: int) -> list[Mistake]:
         )
         for i in ranked
     ]
-
-
-def data_uri(image: Pixels) -> str:
-    """An image uint8 H×W×3 inside a URI: small ones as PNG, others as a JPEG thumbnail."""
-    from PIL import Image
-
-    picture, stream = Image.fromarray(np.ascontiguousarray(image)), io.BytesIO()
-    if max(picture.size) <= _TINY:
-        picture.save(stream, "PNG", optimize=True)
-        kind = "png"
-    else:
-        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-        picture.save(stream, "JPEG", quality=85)
-        kind = "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def _curve_charts(path: Path) -> list[Markup]:

@@ -2,7 +2,10 @@
 
 import logging
 import os
+import re
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tasks.data.ingest import ingest
+from tasks.data.journal import Journal, read_journal
 from tasks.data.known import known_file
 from tasks.data.sources.folders import find_files
 
@@ -101,3 +105,81 @@ def test_another_limit_or_folder_has_rows_of_its_own(tmp_path):
         known_file(tmp_path, tmp_path / folder, limit) for folder in ("a", "b") for limit in (1, 2)
     }
     assert len(names) == 4
+
+
+KILLED = """
+import logging, sys
+from pathlib import Path
+from tasks.data.ingest import ingest
+from tasks.data.sources.folders import find_files
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    found = find_files(Path(sys.argv[1]))
+    ingest("mine", found, int(sys.argv[2]), int(sys.argv[3]), known=Path(sys.argv[4]))
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_ingest_that_is_killed_goes_on_where_it_was(tmp_path, digits_folder, caplog, workers):
+    images = tmp_path / "many"
+    for copy in range(4):
+        shutil.copytree(digits_folder, images / str(copy))
+    time.sleep(2.1)
+    known = known_file(tmp_path / "home", images, MAX_PIXELS)
+    journal = known.with_suffix(".journal")
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    arguments = [str(value) for value in (script, images, MAX_PIXELS, workers, known)]
+    with subprocess.Popen([sys.executable, *arguments]) as process:
+        while not journal.exists() or not journal.stat().st_size:
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.kill()
+    assert not known.exists()
+    with journal.open("ab") as stream:  # what it was writing when it was killed
+        stream.write(journal.read_bytes()[: journal.stat().st_size // 2 - 7])
+    table, said = again(images, known, caplog)
+    counts = re.findall(r"(\d+) files are unchanged, (\d+) are new", said)
+    unchanged, changed = map(int, counts[0])
+    assert unchanged > 0
+    assert 0 < changed == 4 * 1797 - unchanged
+    assert table.equals(described(images))
+    assert not journal.exists()
+    _, said = again(images, known, caplog)
+    assert f"{4 * 1797} files are unchanged, 0 are new or changed" in said
+
+
+def test_an_ingest_that_is_interrupted_keeps_all_it_had_finished(
+    images, known, caplog, monkeypatch
+):
+    def interrupted(work, jobs, *_):
+        yield work(next(iter(jobs)))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tasks.data.ingest.in_order", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            described(images, known)
+    table, said = again(images, known, caplog)
+    assert "64 files are unchanged, 136 are new or changed" in said
+    assert table.equals(described(images))
+
+
+def test_a_journal_is_read_up_to_the_first_damage_and_written_on_from_there(tmp_path):
+    file = tmp_path / "some.journal"
+    tables = [pa.table({"n": list(range(n))}) for n in (3, 5, 7)]
+    with Journal(file) as journal:
+        for table in tables:
+            journal.append(table)
+    whole = file.read_bytes()
+    for end in range(0, len(whole), 50):
+        file.write_bytes(whole[:end])
+        assert read_journal(file) == tables[: len(read_journal(file))]
+    damaged = bytearray(whole)
+    damaged[-30] ^= 1
+    file.write_bytes(damaged)
+    assert read_journal(file) == tables[:2]
+    with Journal(file) as journal:
+        journal.append(tables[0])
+    assert read_journal(file) == [*tables[:2], tables[0]]
+    assert read_journal(tmp_path / "none") == []

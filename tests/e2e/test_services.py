@@ -24,6 +24,7 @@ def test_the_train_flow_runs_to_completion_in_prefect(services: Any) -> None:
     assert "every stage is up to date" in said or "Running stage 'evaluate':" in said
     names = {artifact["key"] for artifact in services.prefect("artifacts", {})}
     assert {"metrics", "gate", "candidates", "confusion-matrix", "pareto", "report"} <= names
+    assert {"cleaning-report", "cleaning-flags"} <= names
 
 
 def test_a_digit_sent_with_curl_is_recognised(services: Any) -> None:

@@ -51,6 +51,7 @@ def built(digits, network, tmp_path_factory) -> Path:
     write_json(root / "data/model/run.json", {"run_key": "train-0123456789ab"})
     cleaning = {"images": 1800, "kept": 1797, "dropped": 3, "flagged": 9, "flags": {"dark": 9}}
     write_json(root / "data/metrics/clean.json", cleaning)
+    (root / "data/cleaning.html").write_text("<p>what cleaning found</p>")
     (root / "data/plots").mkdir()
     with (root / "data/plots/curves.csv").open("w", newline="") as stream:
         rows = csv.writer(stream)

@@ -146,6 +146,8 @@ def test_the_training_run_gets_the_evidence(finished, bundle):
     assert values["test_macro_f1"] == read_metrics(finished)["deployed"]["macro_f1"]["value"]
     files = {path.name for path in (run / "files").rglob("*") if path.is_file()}
     assert files >= {"report.html", "MODEL_CARD.md", "predictions.parquet", "confusion.csv"}
+    cleaning = (run / "files/data/cleaning.html").read_bytes()
+    assert cleaning == (finished / "data/cleaning.html").read_bytes()
     table = pq.read_table(next(run.rglob("predictions.parquet"))).to_pydict()
     test = open_shards(finished / "data/shards").split("test")
     assert table["path"] == test.paths

@@ -121,6 +121,7 @@ def test_what_is_missing_is_named(pipeline, lost, error, said):
 def test_without_curves_and_cleaning_counts_the_report_still_stands(pipeline):
     (pipeline / "data/plots/curves.csv").unlink()
     (pipeline / "data/metrics/clean.json").unlink()
+    (pipeline / "data/cleaning.html").unlink()
     main()
     html = (pipeline / "data/bundle/report.html").read_text()
     assert "left no curves" in html

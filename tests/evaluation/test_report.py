@@ -7,9 +7,9 @@ import numpy as np
 from small_pipeline import Network, write_candidates, write_shards
 
 from tasks.evaluation.evaluate import main
-from tasks.evaluation.plots import Series, chart
-from tasks.evaluation.report import data_uri, percent
 from tasks.evaluation.tables import confused_pairs, shown_classes
+from tasks.pages.charts import Series, chart
+from tasks.pages.render import data_uri, percent
 
 
 def test_large_images_become_thumbnails():

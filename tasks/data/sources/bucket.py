@@ -8,7 +8,8 @@ import logging
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tasks.data.parallel import Progress, chunks
+from tasks.data.parallel import chunks
+from tasks.data.progress import Progress
 from tasks.data.sources.found import below
 from tasks.errors import DataError
 from tasks.files import sha256_json, write_json
@@ -92,14 +93,15 @@ def _list(store: Any, root: str) -> Listing:
 def _fetch(
     store: Any, root: str, target: Path, names: list[str], listing: Listing, index: Listing
 ) -> None:
-    progress = Progress("fetched", len(names))
-    for some in chunks(names, _TOGETHER):
-        for name in some:
-            index.pop(name, None)  # until it is whole
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-        store.get([f"{root.rstrip('/')}/{name}" for name in some], [str(target / n) for n in some])
-        index.update({name: listing[name] for name in some})
-        progress.add(len(some))
+    with Progress("fetched", len(names)) as progress:
+        for some in chunks(names, _TOGETHER):
+            for name in some:
+                index.pop(name, None)  # until it is whole
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+            there = [f"{root.rstrip('/')}/{name}" for name in some]
+            store.get(there, [str(target / name) for name in some])
+            index.update({name: listing[name] for name in some})
+            progress.add(len(some))
 
 
 def _read_index(target: Path) -> Listing:

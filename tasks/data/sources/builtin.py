@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks.data.parallel import Progress
+from tasks.data.progress import Progress
 from tasks.errors import DataError
 from tasks.files import remove_leftovers, sha256_json, write_directory
 from tasks.locks import waited_for
@@ -68,12 +68,12 @@ def _opened(name: str, root: Path, arguments: dict[str, Any]) -> Any:
 
 
 def _write(dataset: Any, folder: Path, split: str) -> None:
-    progress = Progress(f"wrote out {split}:", len(dataset))
-    for number, (image, label) in enumerate(_labelled(dataset)):
-        target = folder / label
-        target.mkdir(parents=True, exist_ok=True)
-        image.save(target / f"{number:06d}.png")
-        progress.add(1)
+    with Progress(f"wrote out {split}:", len(dataset)) as progress:
+        for number, (image, label) in enumerate(_labelled(dataset)):
+            target = folder / label
+            target.mkdir(parents=True, exist_ok=True)
+            image.save(target / f"{number:06d}.png")
+            progress.add(1)
 
 
 def _labelled(dataset: Any) -> Iterator[tuple[Any, str]]:

@@ -1,0 +1,86 @@
+"""How far a long job is: a live bar on a terminal, a log line every few seconds elsewhere."""
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+_REPORT_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Progress:
+    """Counts what is done of `total` and shows rate and time left; a context manager.
+
+    The last log line, with the rate of the whole, is written on a terminal too.
+    """
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total, self._done = what, total, 0
+        self._start = self._reported = time.monotonic()
+        self._bar: Bar | None = None
+
+    def __enter__(self) -> Self:
+        if self._total and sys.stderr.isatty():
+            self._bar = _bar()
+            self._bar.add_task(self._what, total=self._total)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def add(self, count: int) -> None:
+        """`count` more are done."""
+        self._done += count
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0], count)
+        now = time.monotonic()
+        due = self._bar is None and now - self._reported >= _REPORT_SECONDS
+        if self._done == self._total or due:
+            self._reported = now
+            log.info("%s %d of %d (%s)", self._what, self._done, self._total, self._pace(now))
+
+    def _pace(self, now: float) -> str:
+        rate = self._done / max(now - self._start, 1e-6)
+        left = round((self._total - self._done) / max(rate, 1e-6))
+        return f"{rate:.0f}/s" + (f", {left // 60}:{left % 60:02d} left" if left else "")
+
+
+def _bar() -> "Bar":
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.finished_speed or task.speed or 0:.0f}/s")
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
