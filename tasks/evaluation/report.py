@@ -1,8 +1,6 @@
 """report.html: the whole evidence as one page that asks the network for nothing."""
 
-import base64
 import csv
-import io
 import json
 import math
 import re
@@ -15,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tasks.bundle import BundleInfo
+from tasks.data.thumbnails import TINY, data_uri
 from tasks.evaluation.evidence import Evidence
 from tasks.evaluation.plots import Series, chart, reliability_chart
 from tasks.evaluation.tables import (
@@ -25,11 +24,7 @@ from tasks.evaluation.tables import (
     shown_classes,
     verdict,
 )
-from tasks.pixels import Pixels
 from tasks.schema import Evaluate
-
-_TINY = 96  # pixels: up to here images are stored as they are and enlarged by the browser
-_THUMBNAIL = 160
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,7 @@ def render_report(
             pareto=_pareto_chart(evidence),
             mistakes=worst_mistakes(evidence, params.worst_mistakes),
             n_mistakes=int((~deployed.correct).sum()),
-            tiny=info.input.size <= _TINY,
+            tiny=info.input.size <= TINY,
             counts=_split_counts(evidence),
             cleaning=cleaning,
             cleaned_for=", ".join(
@@ -138,21 +133,6 @@ def worst_mistakes(evidence: Evidence, worst: int) -> list[Mistake]:
         )
         for i in ranked
     ]
-
-
-def data_uri(image: Pixels) -> str:
-    """An image uint8 H×W×3 inside a URI: small ones as PNG, others as a JPEG thumbnail."""
-    from PIL import Image
-
-    picture, stream = Image.fromarray(np.ascontiguousarray(image)), io.BytesIO()
-    if max(picture.size) <= _TINY:
-        picture.save(stream, "PNG", optimize=True)
-        kind = "png"
-    else:
-        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-        picture.save(stream, "JPEG", quality=85)
-        kind = "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def _curve_charts(path: Path) -> list[Markup]:

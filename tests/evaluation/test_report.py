@@ -6,9 +6,10 @@ import re
 import numpy as np
 from small_pipeline import Network, write_candidates, write_shards
 
+from tasks.data.thumbnails import data_uri
 from tasks.evaluation.evaluate import main
 from tasks.evaluation.plots import Series, chart
-from tasks.evaluation.report import data_uri, percent
+from tasks.evaluation.report import percent
 from tasks.evaluation.tables import confused_pairs, shown_classes
 
 
