@@ -108,3 +108,17 @@ def test_a_sound_file_with_a_damaged_object_is_used(project, changed, damage):
     assert changed() == []
     damage(project.stored("data/splits.parquet"))
     assert changed() == []
+
+
+def test_the_workspace_of_an_override_is_looked_at_from_the_repository(
+    project, changed, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert changed() == []
+    replace(project.root / "data/splits.parquet")
+    with pytest.raises(DataError) as caught:
+        changed()
+    assert "data/splits.parquet: has md5" in str(caught.value)
+    assert f"{project.root} is the workspace of an override: remove it" in str(caught.value)
+    replace(project.root / "given/splits.parquet", b"other splits")
+    assert len(changed()) == 2
