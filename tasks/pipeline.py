@@ -1,4 +1,4 @@
-"""The only caller of DVC: runs milestones of dvc.yaml and says what has changed."""
+"""Runs milestones of dvc.yaml and says what has changed; with tasks.versions, DVC's only caller."""
 
 import logging
 import os
@@ -43,19 +43,25 @@ def exclusive(settings: "Settings") -> Iterator[None]:
 def changed_stages(workspace: "Workspace", target: str) -> list[str]:
     """The stages up to `target` that a `dvc repro` would look at again; [] means up to date.
 
-    Waits while another DVC process is at work in the workspace. Raises PipelineError.
+    Waits while another DVC process is at work in the workspace. Raises PipelineError, and
+    DataError when an output is not what dvc.lock names.
     """
     # Here, in this process: a `dvc status` of its own takes as long to start as to answer.
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
-    from dvc.repo import Repo
+    from dvc.repo import Repo, lock_repo
+
+    from tasks.versions.guard import refuse_altered
 
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:
         try:
-            with Repo(str(workspace.root)) as repository:
-                graph = workspace.root / "dvc.yaml"
-                return sorted(repository.status(targets=[f"{graph}:{target}"], with_deps=True))
+            # Locked for both: the second need not read the graph and dvc.lock again.
+            with Repo(str(workspace.root)) as repository, lock_repo(repository):
+                stage = f"{workspace.root / 'dvc.yaml'}:{target}"
+                status = repository.status(targets=[stage], with_deps=True)
+                refuse_altered(repository, target, status)
+                return sorted(status)
         except LockError as error:
             if time.monotonic() > deadline:
                 raise PipelineError(f"dvc is busy in {workspace.root}: {error}") from None

@@ -39,7 +39,7 @@ SIZE = 8
 HELD_OUT = 1200  # images from here on were not trained on
 # What is made once and takes long: the tests that use it run in one process of `make test`,
 # the clone's first, since they take longest.
-SHARED = ("clone", "shared_server", "trained", "built", "shards")
+SHARED = ("clone", "shared_server", "trained", "built", "shards", "finished")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,6 +13,17 @@ from tasks.params import Settings, known_keys
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 CLI = typer.main.get_command(app)
+# Every command by its words: "run", "data diff". A group is no command of its own.
+COMMANDS = {
+    " ".join(words): command
+    for name, top in CLI.commands.items()
+    for words, command in (
+        [((name, below), command) for below, command in top.commands.items()]
+        if hasattr(top, "commands")
+        else [((name,), top)]
+    )
+}
+GROUPS = {name for name, top in CLI.commands.items() if hasattr(top, "commands")}
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 # Code as a reader would type it: `inline`, or a line of a block.
@@ -45,18 +56,26 @@ def _in_the_repository(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
+def command_of(words):
+    """The command that a line starts with; a group alone or with an unknown word is itself."""
+    named = [word for word in words if not word.startswith("-")]
+    if named and named[0] in GROUPS:
+        return " ".join(named[:2])
+    return named[0] if named else None
+
+
 def test_every_command_has_its_section_with_an_example():
-    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", _read("cli.md"), re.M | re.S))
-    assert set(sections) == set(CLI.commands)
+    sections = dict(re.findall(r"^## ([\w ]+)\n(.*?)(?=^## |\Z)", _read("cli.md"), re.M | re.S))
+    assert set(sections) == set(COMMANDS)
     for name, text in sections.items():
-        assert any(words[:1] == [name] for words in mentions("visionloop", text)), name
+        assert any(command_of(words) == name for words in mentions("visionloop", text)), name
 
 
 def test_every_option_of_a_command_is_documented():
     text = _read("cli.md")
     shown = {
         name: {opt for p in command.params for opt in p.opts if opt.startswith("--")}
-        for name, command in CLI.commands.items()
+        for name, command in COMMANDS.items()
     }
     missing = [f"{n} {o}" for n, options in shown.items() for o in options if o not in text]
     assert missing == []
@@ -65,9 +84,9 @@ def test_every_option_of_a_command_is_documented():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_documented_commands_and_options_exist(page):
     for words in mentions("visionloop", page.read_text()):
-        name = next((word for word in words if not word.startswith("-")), None)
-        assert name in {*CLI.commands, "COMMAND", "…", None}, f"visionloop {' '.join(words)}"
-        known = options_of(CLI.commands[name]) if name in CLI.commands else options_of(CLI)
+        name = command_of(words)
+        assert name in {*COMMANDS, *GROUPS, "COMMAND", "…", None}, f"visionloop {' '.join(words)}"
+        known = options_of(COMMANDS[name]) if name in COMMANDS else options_of(CLI)
         used = {word.split("=")[0] for word in words if word.startswith("-") and word != "-"}
         assert used <= known, f"visionloop {' '.join(words)}"
 

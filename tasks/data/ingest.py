@@ -69,7 +69,7 @@ def _read(
 
     if workers is None:
         workers = workers_for(file.file for file in found)
-    if cluster is not None:  # its workers are in another directory
+    if found and not os.path.isabs(found[0].file):  # workers may be in another directory
         here = os.getcwd()
         found = [one._replace(file=os.path.join(here, one.file)) for one in found]
     parts, rows, started = [_to_table([])], list[Row](), time.monotonic()

@@ -1,5 +1,7 @@
 """Small real images and the tables made from them."""
 
+import base64
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,3 +69,14 @@ def cleaned_of() -> Callable[..., pd.DataFrame]:
         return table.set_index("path")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def decoded() -> Callable[[str], np.ndarray]:
+    """The pixels of an image in a data URI."""
+
+    def decode(uri: str) -> np.ndarray:
+        content = base64.b64decode(uri.partition(",")[2])
+        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+    return decode

@@ -1,19 +1,23 @@
 """The data half of `dvc repro`, killed and resumed; and its results taken to another clone."""
 
+import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from ruamel.yaml import YAML
 
 from tasks.data.shards import open_shards
 from tasks.errors import DataError
+from tasks.ports import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 # Seconds after the start of a stage: on a fast machine in its work, on a slow one in its imports.
@@ -135,6 +139,72 @@ def test_a_damaged_object_in_the_cache_is_noticed_before_training(
     run(second, "dvc", "checkout", "prepare", check=False)
     with pytest.raises(DataError, match=r"train_images\.npy"):
         open_shards(second / "data/shards")
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    """A bucket of an S3 server, a process of its own: what DVC's configuration needs for it."""
+    port, log = free_port(), tmp_path_factory.mktemp("s3") / "log"
+    program = Path(sys.executable).parent / "moto_server"
+    with log.open("wb") as stream:
+        server = subprocess.Popen(
+            [program, "-H", "127.0.0.1", "-p", str(port)], stdout=stream, stderr=stream
+        )
+    try:
+        wait_for(f"Running on http://127.0.0.1:{port}", log, server)
+        endpoint = f"http://127.0.0.1:{port}"
+        httpx.put(f"{endpoint}/data", trust_env=False).raise_for_status()
+        keys = {"access_key_id": "someone", "secret_access_key": "secret"}
+        yield {"url": "s3://data/digits", "endpointurl": endpoint, **keys}
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def use(folder: Path, remote: Mapping[str, str]) -> None:
+    """As docs/data.md says."""
+    run(folder, "dvc", "remote", "add", "--local", "--default", "shared", remote["url"])
+    for name, value in remote.items():
+        run(folder, "dvc", "remote", "modify", "--local", "shared", name, value)
+
+
+def test_s3_takes_the_data_to_another_clone(
+    first: Path, bucket: Mapping[str, str], tmp_path: Path
+) -> None:
+    run(tmp_path, "git", "clone", "--quiet", str(first), "sender")
+    run(tmp_path, "git", "clone", "--quiet", str(first), "receiver")
+    sender, receiver = tmp_path / "sender", tmp_path / "receiver"
+    for folder in (sender, receiver):
+        link_environment(folder)
+        use(folder, bucket)
+    shutil.copytree(first / ".dvc/cache", sender / ".dvc/cache")
+    run(sender, "dvc", "push")
+
+    run(receiver, "visionloop", "data", "pull")
+    assert open_shards(receiver / "data/shards").digest == open_shards(first / "data/shards").digest
+    for path, digest in locked_outs(receiver).items():
+        if not digest.endswith(".dir"):
+            assert hashlib.md5((receiver / path).read_bytes()).hexdigest() == digest
+    assert "Running stage" not in run(receiver, "dvc", "repro", "prepare").stdout
+
+    damage(stored(receiver / ".dvc/cache", locked_outs(receiver)["data/manifest.parquet"]))
+    looked = run(receiver, "visionloop", "data", "verify", check=False)
+    assert looked.returncode == 1
+    assert "data/manifest.parquet" in looked.stdout
+    run(receiver, "visionloop", "data", "verify", "--repair")
+    assert run(receiver, "visionloop", "data", "verify").returncode == 0
+    assert (receiver / "data/manifest.parquet").read_bytes() == (
+        first / "data/manifest.parquet"
+    ).read_bytes()
+
+
+def test_the_data_steps_keep_few_files(first: Path) -> None:
+    """DVC is slow by the file: all but the quickstart's own images are few, and packed."""
+    lock: Any = YAML(typ="safe").load(first / "dvc.lock")
+    outs = {out["path"]: out for stage in lock["stages"].values() for out in stage["outs"]}
+    counts = {path: out.get("nfiles", 1) for path, out in outs.items()}
+    assert counts.pop("data/raw/digits") == 1797
+    assert sum(counts.values()) < 60
 
 
 def wait_for(line: str, output: Path, process: subprocess.Popen[bytes]) -> None:

@@ -60,6 +60,23 @@ def test_a_mistake_stops_before_any_work(clone: Any, first_run: dict[str, Any]) 
     assert "Traceback" not in wrong.stderr
 
 
+def test_edited_data_stop_a_run_until_they_are_repaired(
+    clone: Any, first_run: dict[str, Any]
+) -> None:
+    file = clone.root / "data/splits.parquet"
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content + b"x")
+    stopped = clone.run("visionloop", "run", "--json")
+    assert stopped.returncode == 2
+    assert "data/splits.parquet: has md5" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert file.read_bytes() == content + b"x"
+    clone.check("visionloop", "data", "verify", "--repair")
+    assert file.read_bytes() == content
+    assert clone.json("visionloop", "run", "--json")["changed"] == []
+
+
 def _numbers(value: Any) -> Any:
     if isinstance(value, dict):
         for item in value.values():

@@ -15,12 +15,17 @@ from tasks.errors import ParamsError
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = typer.main.get_command(app).commands
+BELOW = [
+    f"{name} {below}"
+    for name, command in COMMANDS.items()
+    for below in getattr(command, "commands", ())
+]
 HEAVY = ("torch", "mlflow", "prefect", "pandas", "sklearn", "dvc", "onnxruntime", "numpy")
 
 
-@pytest.mark.parametrize("name", [*COMMANDS])
+@pytest.mark.parametrize("name", [*COMMANDS, *BELOW])
 def test_help_shows_an_example(visionloop, name):
-    result = visionloop(name, "--help")
+    result = visionloop(*name.split(), "--help")
     assert result.exit_code == 0
     assert "Example:" in result.output
     assert f"visionloop {name}" in result.output.split("Example:")[1]
