@@ -13,12 +13,14 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.errors import DataError, ParamsError, ServiceError
-from tasks.params import Settings
-from tasks.schema import Ingest
 from tasks.step import die_with_parent
+
+if TYPE_CHECKING:  # every worker process imports this module
+    from tasks.params import Settings
+    from tasks.schema import Ingest
 
 _SMALL_FILES, _SMALL_BYTES = 4000, 32 << 20
 _AHEAD = 8  # jobs a worker that are handed out together
@@ -52,7 +54,7 @@ def chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def cluster_address(config: Ingest, settings: Settings) -> str | None:
+def cluster_address(config: "Ingest", settings: "Settings") -> str | None:
     """The Dask scheduler that the params and the environment ask for; None: processes here.
 
     Raises ParamsError when the params ask for Dask and no address or no library is there.
@@ -173,7 +175,8 @@ def _on_cores(workers: int) -> Iterator[tuple[dict[str, Any], int]]:
 
 def _pass_over_loky(error: threading.ExceptHookArgs) -> None:
     """Loky's thread ends in a KeyError when work that waits is called off; it has no effect."""
-    if error.thread is None or error.thread.name != "ExecutorManagerThread":
+    loky = error.thread is not None and error.thread.name == "ExecutorManagerThread"
+    if not (loky and error.exc_type is KeyError):
         threading.__excepthook__(error)
 
 
