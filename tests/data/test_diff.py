@@ -88,7 +88,7 @@ def test_each_change_is_found_as_what_it_is(
     with Image.open(rewritten) as image:
         image.save(rewritten.with_suffix(".bmp"))
     rewritten.unlink()
-    new_image(folder, "digits/5/new.png", photo)
+    new_image(folder, "5/new.png", photo)
     (folder / "5/broken.png").write_bytes(b"")
     found = difference(before, version(folder))
     assert paths(found, "removed") == {f"digits/3/{gone.name}"}
@@ -106,7 +106,7 @@ def test_the_classes_add_up(before: Version, folder: Path, photo: Image.Image) -
     files(folder, "3")[0].unlink()
     moved = files(folder, "3")[0]
     moved.rename(folder / "8" / moved.name)
-    new_image(folder, "digits/5/new.png", photo)
+    new_image(folder, "5/new.png", photo)
     found = difference(before, version(folder))
     by_label = {one.label: one for one in found.classes}
     for one in found.classes:

@@ -22,7 +22,7 @@ h1,h2,h3,h4,h5,h6{margin:1rem 0 .3rem}
 .fa-exclamation-triangle::before{content:"error";color:#a60}
 .offenders{display:flex;flex-wrap:wrap;gap:12px;margin:8px 0}
 .offenders figure{margin:0;width:128px;font-size:12px;overflow-wrap:anywhere}
-.offenders img{width:96px;border:1px solid #999}
+.offenders img{width:96px;image-rendering:pixelated;border:1px solid #999}
 .no-picture{display:block;width:96px;min-height:96px;padding:6px;border:1px dashed #999;color:#a00}
 </style>"""
 

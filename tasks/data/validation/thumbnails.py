@@ -1,18 +1,15 @@
 """Small pictures of a table's images for a web page, as data: addresses."""
 
-import base64
-import io
 import logging
 from collections.abc import Mapping
 from html import escape
 from typing import Any, NamedTuple
 
-from PIL import Image
-
 from tasks.data.images import Folders, image_file, read_image, source_folders
 from tasks.errors import DataError
+from tasks.pages.render import data_uri
 from tasks.params import load_settings
-from tasks.pixels import Pixels, UnreadableImage
+from tasks.pixels import UnreadableImage
 from tasks.schema import Ingest
 
 SIDE = 96
@@ -52,21 +49,10 @@ def _picture(row: Mapping[str, Any], pictures: Pictures) -> str:
         return _box(f"the source {row['source']} is not here")
     image = image_file(row["path"], row["source"], row["box"], pictures.folders)
     try:
-        return f'<img src="{data_address(read_image(image, pictures.max_pixels))}" alt="">'
+        return f'<img src="{data_uri(read_image(image, pictures.max_pixels), SIDE, SIDE)}" alt="">'
     except UnreadableImage as error:
         return _box(str(error))
 
 
 def _box(reason: str) -> str:
     return f'<span class="no-picture">cannot be shown: {escape(reason)}</span>'
-
-
-def data_address(image: Pixels) -> str:
-    """A uint8 H×W×3 image, at most SIDE pixels a side (small ones enlarged), as a data: address."""
-    height, width = image.shape[:2]
-    scale = SIDE / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    stream = io.BytesIO()
-    Image.fromarray(image).resize(size, how).save(stream, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
