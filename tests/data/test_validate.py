@@ -154,7 +154,7 @@ def test_failure_names_expectation_value_limit_and_rows(
     assert shown <= 10
     assert caught.value.exit_code == 3
     assert "Failed" in pages(target)
-    assert pages(target).count("data:image/png;base64,") == shown
+    assert pages(target).count("data:image/") == shown
     (failed,) = (
         one for one in json.loads((target / "result.json").read_text())["cleaned"]
         if not one["success"]
@@ -193,7 +193,7 @@ def test_an_image_that_has_gone_is_a_box_with_the_reason(
         check(table, tmp_path / "validation", entries, images=photos)
     page = pages(tmp_path / "validation")
     assert "cannot be shown: the file does not exist" in page
-    assert page.count("data:image/png;base64,") == 1
+    assert page.count("data:image/") == 1
 
 
 def test_names_of_files_and_classes_are_text_not_markup(
@@ -374,4 +374,4 @@ def test_a_planted_leak_between_splits_is_found(
     for row, split in ((train, "train"), (test, "test")):
         assert f"{splits.loc[row, 'path']!r}: label" in message
         assert f"in {split}, {column} {splits.loc[test, column]}" in message
-    assert pages(tmp_path / "v", "splits").count("data:image/png;base64,") == 2
+    assert pages(tmp_path / "v", "splits").count("data:image/") == 2
