@@ -49,7 +49,6 @@ def _clean(found: Survey, preset: Mapping[str, Any]) -> Changes:
     dark = min(preset["dark"], _rounded(found.percentile("brightness", 1) / 2))
     bright = max(preset["bright"], round((1 + found.percentile("brightness", 99)) / 2, 3))
     blurry = _rounded(found.percentile("sharpness", 5) / 10)
-    alike = min(preset["near_duplicate_pixels"], _rounded(found.percentile("contrast", 50) / 5))
     return {
         "clean.dark": (dark, None),
         "clean.bright": (bright, None),
@@ -57,7 +56,6 @@ def _clean(found: Survey, preset: Mapping[str, Any]) -> Changes:
             blurry,
             "sharpness below this: a tenth of what all but 5 % of the sample have",
         ),
-        "clean.near_duplicate_pixels": (alike, None),
     }
 
 

@@ -49,8 +49,10 @@ class Clean(Section):
     dark: Share = Field(description="mean brightness below this is dark")
     bright: Share = Field(description="mean brightness above this is bright")
     blurry: float = Field(ge=0, description="sharpness below this is blurry")
-    near_duplicate_bits: int = Field(ge=0, le=16, description="Hamming distance of 64-bit hashes")
-    near_duplicate_pixels: Share = Field(description="mean pixel difference that confirms")
+    near_duplicate_similarity: Share = Field(
+        description="aligned thumbnails whose details correlate this much are near-duplicates"
+    )
+    near_duplicate_flip: bool = Field(description="left-right mirrored copies count too")
     policy: CleanPolicy
 
 

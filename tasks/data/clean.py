@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.data.duplicates import components, near_duplicates
+from tasks.data.duplicates import NearDuplicates, components, near_duplicates
+from tasks.data.phash import LENGTH
 from tasks.data.tables import CLEANED, MANIFEST, read_table, write_table
 from tasks.files import write_json
 from tasks.params import load_params
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 def clean(manifest: "pd.DataFrame", config: Clean) -> "pd.DataFrame":
     """The manifest with flag_<name> for each of FLAGS, `group`, `keep` and `reason`.
 
+    `score_near_duplicate` is the similarity to the most similar image that was compared.
     Of duplicates, exact or near, the first by path is not flagged; one that is dropped for
     another reason is passed over for a sound one. `group` is the smallest pixel hash among
     all that are near-duplicates of each other, directly or through others.
@@ -42,11 +44,11 @@ def clean(manifest: "pd.DataFrame", config: Clean) -> "pd.DataFrame":
     table["flag_bright"] = table["brightness"] > config.bright
     table["flag_blurry"] = table["sharpness"] < config.blurry
     table["flag_conflicting_label"] = _conflicting(table)
-    table["group"] = _groups(table, config)
+    table["group"], table["score_near_duplicate"] = _duplicates(table, config)
     _flag_duplicates(table, config.policy)
     _decide(table, config.policy)
-    columns = [*manifest.columns, *(f"flag_{name}" for name in FLAGS), "group", "keep", "reason"]
-    return table[columns]
+    flags = [f"flag_{name}" for name in FLAGS]
+    return table[[*manifest.columns, *flags, "score_near_duplicate", "group", "keep", "reason"]]
 
 
 def summary(table: "pd.DataFrame") -> dict[str, object]:
@@ -72,23 +74,32 @@ def _conflicting(table: "pd.DataFrame") -> "pd.Series[bool]":
     return table["pixel_hash"].map(labels).fillna(0) > 1
 
 
-def _groups(table: "pd.DataFrame", config: Clean) -> "pd.Series[str]":
+def _duplicates(table: "pd.DataFrame", config: Clean) -> "tuple[pd.Series[str], pd.Series[float]]":
+    """Each row's group, and how similar the most similar other picture is (NaN if none is)."""
+    # in the order of contents: a pair's verdict shall not depend on paths or other images
     distinct = table.dropna(subset="pixel_hash").drop_duplicates("pixel_hash")
-    hashes = np.array([int(value, 16) for value in distinct["phash"]], np.uint64)
-    thumbnails = np.frombuffer(b"".join(distinct["thumbnail"]), np.uint8)
-    pairs = near_duplicates(
-        hashes,
-        thumbnails.reshape(len(hashes), -1) if len(hashes) else thumbnails.reshape(0, 1),
-        config.near_duplicate_bits,
-        config.near_duplicate_pixels,
-    )
-    component = components(len(hashes), pairs)
+    distinct = distinct.sort_values("pixel_hash", ignore_index=True)
+    found = _search(distinct, config)
+    component = components(len(distinct), found.pairs)
     # the first in order, not the minimum: pandas finds that of strings group by group
-    ordered = distinct.assign(component=component).sort_values("pixel_hash")
-    smallest = ordered.groupby("component")["pixel_hash"].transform("first")
-    groups = dict(zip(ordered["pixel_hash"], smallest, strict=True))
+    smallest = distinct.groupby(component)["pixel_hash"].transform("first")
+    groups = dict(zip(distinct["pixel_hash"], smallest, strict=True))
+    scores = dict(zip(distinct["pixel_hash"], found.scores, strict=True))
     alone = table["file_hash"].fillna(table["path"])
-    return table["pixel_hash"].map(groups).fillna(alone)
+    return (
+        table["pixel_hash"].map(groups).fillna(alone),
+        table["pixel_hash"].map(scores).astype(np.float32),
+    )
+
+
+def _search(distinct: "pd.DataFrame", config: Clean) -> NearDuplicates:
+    hashes = np.frombuffer(bytes.fromhex("".join(distinct["phash"])), np.int8).reshape(-1, LENGTH)
+    return near_duplicates(
+        hashes,
+        distinct["thumbnail"].tolist(),
+        config.near_duplicate_similarity,
+        config.near_duplicate_flip,
+    )
 
 
 def _flag_duplicates(table: "pd.DataFrame", policy: CleanPolicy) -> None:

@@ -28,7 +28,6 @@ from tasks.pixels import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-THUMBNAIL_SIDE = 16
 _GREY_SIDE = 128  # a larger image is reduced to about this before it is hashed
 _IN_MEMORY = 64 << 20  # a larger file is hashed and decoded from the disk
 
@@ -39,7 +38,7 @@ class Seen(NamedTuple):
     """What is kept of a decoded image until its chunk is measured."""
 
     sample: Sample
-    hashed: Pixels
+    thumbnail: Pixels
 
 
 def describe_all(chunk: "Sequence[Found]", max_pixels: int) -> list[Row]:
@@ -92,8 +91,7 @@ def _describe(found: Found, max_pixels: int, row: Row) -> Seen:
     grey = Image.fromarray(image).convert("L")
     if (factor := max(grey.size) // _GREY_SIDE) > 1:
         grey = grey.reduce(factor)
-    thumbnail = grey.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
-    hashed = grey.resize((HASHED_SIDE, HASHED_SIDE), Image.Resampling.LANCZOS)
+    thumbnail = grey.resize((HASHED_SIDE, HASHED_SIDE), Image.Resampling.LANCZOS)
     row |= {
         "width": image.shape[1],
         "height": image.shape[0],
@@ -101,14 +99,14 @@ def _describe(found: Found, max_pixels: int, row: Row) -> Seen:
         "pixel_hash": pixel_hash(image),
         "thumbnail": thumbnail.tobytes(),
     }
-    return Seen(sample(image), np.asarray(hashed))
+    return Seen(sample(image), np.asarray(thumbnail))
 
 
 def _measure(rows: list[Row], seen: dict[int, Seen]) -> None:
     if not seen:
         return
     measured = measure([one.sample for one in seen.values()]).tolist()
-    hashes = perceptual_hashes(np.stack([one.hashed for one in seen.values()])).tolist()
+    hashes = perceptual_hashes(np.stack([one.thumbnail for one in seen.values()]))
     for index, values, value in zip(seen, measured, hashes, strict=True):
         rows[index] |= dict(zip(STATISTICS, values, strict=True))
-        rows[index]["phash"] = f"{value:016x}"
+        rows[index]["phash"] = value.tobytes().hex()

@@ -86,7 +86,7 @@ def test_share_of_flagged_images(
     for label in ("cat", "dog"):
         (tmp_path / label).mkdir()
         for number in range(4):
-            photo.rotate(90 * number + 7 * (label == "dog")).save(
+            photo.rotate(90 * number + 45 * (label == "dog")).save(
                 tmp_path / label / f"{number}.png"
             )
     (tmp_path / "cat/broken\nname.png").write_bytes(b"x")
