@@ -28,3 +28,14 @@ def class_folders(data: Path, scratch: Path) -> Path:
             "train/<class>/*.jpg with --data or VISIONLOOP_CIFAR10"
         )
     return trains[0]
+
+
+def images_folder(data: Path, scratch: Path) -> Path:
+    """The folder `images` of class folders of magnetic tiles, `data` itself or unpacked from it."""
+    if data.is_file():
+        with tarfile.open(data) as archive:
+            archive.extractall(scratch, filter="data")
+        data = scratch / "images"
+    if not any(data.glob("*/*.jpg")):
+        sys.exit(f"error: no class folders of JPEGs at {data}; give magnetic tiles with --tiles")
+    return data

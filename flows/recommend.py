@@ -58,7 +58,6 @@ def _clean(found: Survey, preset: Mapping[str, Any]) -> Changes:
     blurry = _rounded(found.percentile("sharpness", 5) / 10)
     flat = min(preset["low_contrast"], _rounded(found.percentile("contrast", 1) / 2))
     empty = min(preset["low_information"], _rounded(found.percentile("entropy", 1) / 2))
-    alike = min(preset["near_duplicate_pixels"], _rounded(found.percentile("contrast", 50) / 5))
     return {
         "clean.dark": (dark, None),
         "clean.bright": (bright, None),
@@ -68,7 +67,6 @@ def _clean(found: Survey, preset: Mapping[str, Any]) -> Changes:
             blurry,
             "sharpness below this: a tenth of what all but 5 % of the sample have",
         ),
-        "clean.near_duplicate_pixels": (alike, None),
     }
 
 

@@ -138,8 +138,10 @@ class Clean(Section):
     low_information: Share = Field(description="entropy of the grey values, 1: all equally often")
     wrong_mode: Share = Field(description="share of the set that is grey (or coloured) like it")
     outlier: float = Field(gt=0, description="modified z-score within the class")
-    near_duplicate_bits: int = Field(ge=0, le=16, description="Hamming distance of 64-bit hashes")
-    near_duplicate_pixels: Share = Field(description="mean pixel difference that confirms")
+    near_duplicate_similarity: Share = Field(
+        description="aligned thumbnails whose details correlate this much are near-duplicates"
+    )
+    near_duplicate_flip: bool = Field(description="left-right mirrored copies count too")
     policy: CleanPolicy
 
 

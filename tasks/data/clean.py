@@ -13,6 +13,7 @@ import numpy as np
 
 from tasks.data.detectors import DETECTORS
 from tasks.data.duplicates import components, near_duplicates
+from tasks.data.phash import LENGTH
 from tasks.data.review import Decisions, decisions_of
 from tasks.data.tables import CLEANED, DECISIONS, DUPLICATES, read_manifest, read_table, write_table
 from tasks.files import write_json
@@ -37,10 +38,19 @@ class Cleaned(NamedTuple):
 
     `pairs` has left and right (pixel hashes); `table` the manifest's columns and
     score_<detector>, flag_<name> for each of FLAGS, group, decision, keep and reason.
+    `score_near_duplicate` is the similarity to the most similar image that was compared.
     """
 
     table: "pd.DataFrame"
     pairs: "pd.DataFrame"
+
+
+class Duplicates(NamedTuple):
+    """The pairs of near-duplicates, and each row's group and similarity (NaN without any)."""
+
+    pairs: "pd.DataFrame"
+    group: "pd.Series[str]"
+    score: "pd.Series[float]"
 
 
 def clean(manifest: "pd.DataFrame", config: Clean, review: Decisions | None = None) -> Cleaned:
@@ -56,8 +66,8 @@ def clean(manifest: "pd.DataFrame", config: Clean, review: Decisions | None = No
         table["label"] = review.relabelled(table)
     table["flag_unreadable"] = table["error"].notna()
     _score(table, config)
-    pairs = _pairs(table, config)
-    table["group"] = _groups(table, pairs)
+    pairs, table["group"], similarity = _duplicates(table, config)
+    table["score_near_duplicate"] = similarity.astype(np.float32)
     table["flag_conflicting_label"] = _conflicting(table)
     _flag_duplicates(table, config.policy)
     for name in FLAGS:
@@ -67,7 +77,8 @@ def clean(manifest: "pd.DataFrame", config: Clean, review: Decisions | None = No
     if review is not None:
         review.overrule(table)
     table["keep"] = table["decision"].isin(["keep", "flag"])
-    added = [f"score_{name}" for name in DETECTORS] + [f"flag_{name}" for name in FLAGS]
+    added = [f"score_{name}" for name in (*DETECTORS, "near_duplicate")]
+    added += [f"flag_{name}" for name in FLAGS]
     return Cleaned(table[[*manifest.columns, *added, "group", "decision", "keep", "reason"]], pairs)
 
 
@@ -99,32 +110,28 @@ def _score(table: "pd.DataFrame", config: Clean) -> None:
         table[f"flag_{name}"] = score < limit if detector.side == "below" else score > limit
 
 
-def _pairs(table: "pd.DataFrame", config: Clean) -> "pd.DataFrame":
+def _duplicates(table: "pd.DataFrame", config: Clean) -> Duplicates:
     import pandas as pd
 
+    # in the order of contents: a pair's verdict shall not depend on paths or other images
     distinct = table.dropna(subset="pixel_hash").drop_duplicates("pixel_hash")
-    hashes = np.array([int(value, 16) for value in distinct["phash"]], np.uint64)
-    thumbnails = np.frombuffer(b"".join(distinct["thumbnail"]), np.uint8)
-    pairs = near_duplicates(
-        hashes,
-        thumbnails.reshape(len(hashes), -1) if len(hashes) else thumbnails.reshape(0, 1),
-        config.near_duplicate_bits,
-        config.near_duplicate_pixels,
+    distinct = distinct.sort_values("pixel_hash", ignore_index=True)
+    names = distinct["pixel_hash"].to_numpy(object)
+    found = near_duplicates(
+        np.frombuffer(bytes.fromhex("".join(distinct["phash"])), np.int8).reshape(-1, LENGTH),
+        distinct["thumbnail"].tolist(),
+        config.near_duplicate_similarity,
+        config.near_duplicate_flip,
     )
-    names = distinct["pixel_hash"].to_numpy()
-    return pd.DataFrame({"left": names[pairs[:, 0]], "right": names[pairs[:, 1]]})
-
-
-def _groups(table: "pd.DataFrame", pairs: "pd.DataFrame") -> "pd.Series[str]":
-    # sorted: the first of a component is then its smallest
-    names = table["pixel_hash"].dropna().drop_duplicates().sort_values()
-    place = names.reset_index(drop=True).reset_index().set_index("pixel_hash")["index"]
-    edges = np.column_stack([pairs["left"].map(place), pairs["right"].map(place)])
-    component = components(len(names), edges.astype(np.int64))
-    smallest = names.groupby(component).transform("first")
-    groups = dict(zip(names, smallest, strict=True))
+    component = components(len(distinct), found.pairs)
+    # the first in order, not the minimum: pandas finds that of strings group by group
+    smallest = distinct.groupby(component)["pixel_hash"].transform("first")
     alone = table["file_hash"].fillna(table["path"])
-    return table["pixel_hash"].map(groups).fillna(alone)
+    return Duplicates(
+        pairs=pd.DataFrame({"left": names[found.pairs[:, 0]], "right": names[found.pairs[:, 1]]}),
+        group=table["pixel_hash"].map(dict(zip(names, smallest, strict=True))).fillna(alone),
+        score=table["pixel_hash"].map(dict(zip(names, found.scores, strict=True))),
+    )
 
 
 def _conflicting(table: "pd.DataFrame") -> "pd.Series[bool]":

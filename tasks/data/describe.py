@@ -29,7 +29,6 @@ from tasks.pixels import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-THUMBNAIL_SIDE = 16
 _GREY_SIDE = 128
 _IN_MEMORY = 64 << 20  # a larger file is hashed and decoded from the disk
 
@@ -40,7 +39,7 @@ class Seen(NamedTuple):
     """What is kept of a decoded image until its chunk is measured."""
 
     sample: Sample
-    hashed: Pixels
+    thumbnail: Pixels
 
 
 def describe_all(chunk: "Sequence[Found]", max_pixels: int) -> list[Row]:
@@ -107,8 +106,7 @@ def _describe(found: Found, max_pixels: int, row: Row) -> Seen:
     if found.box is not None:
         image = cut(image, found.box)
     grey = grey_of(image)
-    thumbnail = grey.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
-    hashed = grey.resize((HASHED_SIDE, HASHED_SIDE), Image.Resampling.LANCZOS)
+    thumbnail = grey.resize((HASHED_SIDE, HASHED_SIDE), Image.Resampling.LANCZOS)
     row |= {
         "width": image.shape[1],
         "height": image.shape[0],
@@ -118,14 +116,14 @@ def _describe(found: Found, max_pixels: int, row: Row) -> Seen:
         "pixel_hash": pixel_hash(image),
         "thumbnail": thumbnail.tobytes(),
     }
-    return Seen(sample(image), np.asarray(hashed))
+    return Seen(sample(image), np.asarray(thumbnail))
 
 
 def _measure(rows: list[Row], seen: dict[int, Seen]) -> None:
     if not seen:
         return
     measured = measure([one.sample for one in seen.values()]).tolist()
-    hashes = perceptual_hashes(np.stack([one.hashed for one in seen.values()])).tolist()
+    hashes = perceptual_hashes(np.stack([one.thumbnail for one in seen.values()]))
     for index, values, value in zip(seen, measured, hashes, strict=True):
         rows[index] |= dict(zip(STATISTICS, values, strict=True))
-        rows[index]["phash"] = f"{value:016x}"
+        rows[index]["phash"] = value.tobytes().hex()

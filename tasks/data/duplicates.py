@@ -1,38 +1,57 @@
-"""Near-duplicates: perceptual hashes that are close, confirmed on thumbnails.
+"""Near-duplicates: hashes that are close, confirmed on the pixels of thumbnails.
 
-Candidates come from multi-index hashing (Norouzi, Punjani & Fleet 2012): two 64-bit
-hashes within d bits agree on at least one of d + 1 bands, so only images that share a
-band are compared.
+A pair is judged by its two images alone, so images that are added later never part it. Groups
+join pairs by single linkage: an image that resembles two others joins them even where those do
+not resemble each other, for a split must not part any of the three.
 """
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-Hashes = npt.NDArray[np.uint64]
-Bytes = npt.NDArray[np.uint8]
+from tasks.data.lsh import close_pairs
+from tasks.data.phash import Hashes, mirrored
+from tasks.data.registration import SIDE, similarity
+
 Indices = npt.NDArray[np.int64]
+Reals = npt.NDArray[np.float32]
+
+CANDIDATES = 32  # of an image, nearest by hash, that are compared by pixels
+_COARSE, _FINE = 0.93, 0.85  # cosines of hashes; altered copies have 0.95 and more
+_TOGETHER = 4096  # pairs whose thumbnails are in memory at a time
 
 
-def near_duplicates(hashes: Hashes, thumbnails: Bytes, bits: int, difference: float) -> Indices:
-    """Every pair of near-duplicates, int64 P×2 (a pair may come more than once).
+class NearDuplicates(NamedTuple):
+    """Pairs of rows int64 P×2, the smaller first, and each row's best similarity, float32 [N].
 
-    `hashes` uint64 [N], `thumbnails` uint8 N×T. A pair differs in at most `bits` bits and
-    by at most `difference` (0..1) in the mean of its thumbnails' pixels.
+    The similarity is that to the most similar row it was compared with, a near-duplicate or
+    not; NaN where it was compared with none.
     """
-    limit = difference * 255
-    brightness = thumbnails.mean(axis=1, dtype=np.float64)
-    pairs = [np.empty((0, 2), np.int64)]
-    for left, right in _sharing_a_band(hashes, bits + 1):
-        close = np.bitwise_count(hashes[left] ^ hashes[right]) <= bits
-        # the means cannot differ by more than the pixels do: a cheap test first
-        close &= np.abs(brightness[left] - brightness[right]) <= limit
-        left, right = left[close], right[close]
-        close = _mean_difference(thumbnails[left], thumbnails[right]) <= limit
-        pairs.append(np.column_stack([left[close], right[close]]))
-    return np.concatenate(pairs)
+
+    pairs: Indices
+    scores: Reals
+
+
+def near_duplicates(
+    hashes: Hashes, thumbnails: Sequence[bytes], least: float, flip: bool
+) -> NearDuplicates:
+    """The pairs of rows whose pictures are at least `least` (-1..1) similar.
+
+    `hashes` are `perceptual_hashes`, int8 N×LENGTH, of `thumbnails`, each the 1024 bytes of a
+    grey 32×32 image; with `flip` mirrored copies are found too. In linear time and memory: an
+    image in a crowd of look-alikes is compared with the CANDIDATES nearest, no more. What a
+    pair gets may depend on which row comes first: sort the rows by their contents.
+    """
+    found, scores = [np.empty((0, 2), np.int64)], np.full(len(hashes), np.nan, np.float32)
+    for mirror in (False, True)[: 1 + flip]:
+        pairs = _candidates(hashes, mirror)
+        values = _similarities(pairs, thumbnails, mirror)
+        for column in (0, 1):
+            np.fmax.at(scores, pairs[:, column], values)
+        found.append(pairs[values >= least])
+    return NearDuplicates(np.unique(np.concatenate(found), axis=0), scores)
 
 
 def components(count: int, pairs: Indices) -> Indices:
@@ -46,27 +65,43 @@ def components(count: int, pairs: Indices) -> Indices:
     return labels
 
 
-def _sharing_a_band(hashes: Hashes, bands: int) -> Iterator[tuple[Indices, Indices]]:
-    edges = np.linspace(0, 64, bands + 1).astype(int)
-    for low, high in pairwise(edges):
-        mask = np.uint64((1 << int(high - low)) - 1)
-        band = (hashes >> np.uint64(low)) & mask
-        order = np.argsort(band, kind="stable")
-        yield from _equal_neighbours(band[order], order)
+def _candidates(hashes: Hashes, mirror: bool) -> Indices:
+    """Rows with close hashes, each pair once and the smaller first, int64 P×2."""
+    queries = mirrored(hashes) if mirror else hashes
+    keys, cosines = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    for query, row, cosine in close_pairs(hashes, queries, _COARSE, _FINE):
+        other = query != row
+        low, high = np.minimum(query, row)[other], np.maximum(query, row)[other]
+        keys.append(low * len(hashes) + high)
+        cosines.append(cosine[other])
+    unique, first = np.unique(np.concatenate(keys), return_index=True)
+    pairs = np.column_stack(np.divmod(unique, max(1, len(hashes))))
+    return pairs[_nearest(pairs, np.concatenate(cosines)[first])]
 
 
-def _equal_neighbours(band: Hashes, order: Indices) -> Iterator[tuple[Indices, Indices]]:
-    """All pairs within runs of equal values: those 1 apart, then 2 apart, and so on."""
-    alive = np.arange(len(band))
-    for step in range(1, len(band)):
-        alive = alive[alive + step < len(band)]
-        alive = alive[band[alive] == band[alive + step]]
-        if not len(alive):
-            return
-        yield order[alive], order[alive + step]
+def _nearest(pairs: Indices, cosines: Reals) -> npt.NDArray[np.bool_]:
+    """Whether a pair is among the CANDIDATES closest of either of its rows."""
+    rows = pairs.T.ravel()
+    order = np.lexsort((-np.tile(cosines, 2), rows))
+    begins = np.searchsorted(rows[order], rows[order])
+    among = np.empty(len(rows), bool)
+    among[order] = np.arange(len(rows)) - begins < CANDIDATES
+    ours, theirs = among.reshape(2, -1)
+    return ours | theirs
 
 
-def _mean_difference(left: Bytes, right: Bytes) -> npt.NDArray[np.float64]:
-    difference = np.abs(left.astype(np.int16) - right.astype(np.int16))
-    mean: npt.NDArray[np.float64] = difference.mean(axis=1, dtype=np.float64)
-    return mean
+def _similarities(pairs: Indices, thumbnails: Sequence[bytes], mirror: bool) -> Reals:
+    values = [np.empty(0, np.float32)]
+    for some in _chunks(pairs):
+        left, right = (_pixels(thumbnails, some[:, column]) for column in (0, 1))
+        values.append(similarity(left[:, :, ::-1] if mirror else left, right))
+    return np.concatenate(values)
+
+
+def _chunks(pairs: Indices) -> Iterator[Indices]:
+    return (pairs[start : start + _TOGETHER] for start in range(0, len(pairs), _TOGETHER))
+
+
+def _pixels(thumbnails: Sequence[bytes], rows: Indices) -> npt.NDArray[np.uint8]:
+    joined = b"".join([thumbnails[row] for row in rows.tolist()])
+    return np.frombuffer(joined, np.uint8).reshape(-1, SIDE, SIDE)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from tasks.data.clean import clean
+from tasks.data.clean import Cleaned, clean
 from tasks.data.digits import write_digits
 from tasks.data.ingest import ingest
 from tasks.data.sources.folders import find_files
@@ -35,8 +35,13 @@ def digits_manifest(digits_folder: Path) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def digits_cleaned(digits_manifest: pd.DataFrame) -> pd.DataFrame:
-    return clean(digits_manifest, CLEAN).table
+def digits_clean(digits_manifest: pd.DataFrame) -> Cleaned:
+    return clean(digits_manifest, CLEAN)
+
+
+@pytest.fixture(scope="session")
+def digits_cleaned(digits_clean: Cleaned) -> pd.DataFrame:
+    return digits_clean.table
 
 
 @pytest.fixture(scope="session")

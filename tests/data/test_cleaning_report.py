@@ -113,8 +113,8 @@ def test_it_counts_and_says_what_to_do(root: Path, cleaned_of: Cleaned) -> None:
 def test_thresholds_are_those_that_a_flag_goes_by() -> None:
     assert thresholds(CLEAN, "too_small") == {"min_side": CLEAN.min_side}
     assert set(thresholds(CLEAN, "near_duplicate")) == {
-        "near_duplicate_bits",
-        "near_duplicate_pixels",
+        "near_duplicate_similarity",
+        "near_duplicate_flip",
     }
     assert thresholds(CLEAN, "unreadable") == {}
 

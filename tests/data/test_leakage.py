@@ -14,20 +14,25 @@ from tasks.data.ingest import ingest
 from tasks.data.sources.folders import find_files
 from tasks.data.split import assign
 from tasks.params import load_params
+from tasks.pixels import STATISTICS, statistics
 from tasks.schema import Split
 
 PARAMS = load_params(Path(__file__).parents[2] / "conf/presets/photo.yaml")
 ORIGINALS, GROWTH = 90, 30
+SHARPNESS = STATISTICS.index("sharpness")
 
 
 def part(photos: list[Image.Image], number: int) -> Image.Image:
-    """One of many parts of the photographs that do not overlap much."""
+    """One of many parts of the photographs with something to see: no bare sky or background."""
     rng = np.random.default_rng(number)
     photo = photos[number % len(photos)]
-    side = int(rng.integers(60, 90))
-    left = int(rng.integers(0, photo.width - side))
-    top = int(rng.integers(0, photo.height - side))
-    return photo.crop((left, top, left + side, top + side)).resize((96, 96))
+    while True:
+        side = int(rng.integers(60, 90))
+        left = int(rng.integers(0, photo.width - side))
+        top = int(rng.integers(0, photo.height - side))
+        image = photo.crop((left, top, left + side, top + side)).resize((96, 96))
+        if statistics(np.asarray(image))[SHARPNESS] > 1e-3:
+            return image
 
 
 def altered(image: Image.Image, rng: random.Random) -> Image.Image:
