@@ -185,7 +185,7 @@ def test_pictures_are_the_files_while_their_pixels_are_the_same(
     found = difference(before, version(folder))
     removed = examples(found, "removed", {"digits": folder}, MAX_PIXELS)
     assert [one.stored for one in removed] == [True, True]
-    assert [decoded(one.source).shape for one in removed] == [(16, 16, 3)] * 2
+    assert [decoded(one.source).shape for one in removed] == [(32, 32, 3)] * 2
     (relabelled,) = examples(found, "relabelled", {"digits": folder}, MAX_PIXELS)
     assert not relabelled.stored
     assert (decoded(relabelled.source) == pixels).all()
