@@ -1,0 +1,66 @@
+"""The sections of evidence and production: budget, evaluate, gate, serve, drift."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from tasks.schema.section import Section, Share
+
+
+class Budget(Section):
+    """What may be deployed; null means no limit."""
+
+    max_accuracy_drop: Share
+    min_agreement: Share
+    max_latency_ms: float | None = Field(gt=0)
+    max_size_mb: float | None = Field(gt=0, description="megabytes of the ONNX file")
+
+
+class Evaluate(Section):
+    """The evidence on the frozen test split."""
+
+    resamples: int = Field(ge=100)
+    confidence: float = Field(gt=0.5, lt=1, description="level of the intervals")
+    calibration_bins: int = Field(ge=2, le=100, description="of equal mass")
+    worst_mistakes: int = Field(ge=0, le=200, description="shown in the report")
+    license: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9.-]*$",
+        description="of the model, a Hugging Face licence identifier, for the model card",
+    )
+    seed: int = Field(ge=0, description="of the bootstrap")
+
+
+class Gate(Section):
+    """When a challenger may replace the champion."""
+
+    margin: Share
+    max_recall_drop: Share
+    resamples: int = Field(ge=100, description="of the paired bootstrap")
+    confidence: float = Field(gt=0.5, lt=1, description="level of the lower bound")
+    seed: int = Field(ge=0, description="of the bootstrap")
+
+
+class Serve(Section):
+    """Limits of the model server."""
+
+    max_batch: int = Field(ge=1, le=1024, description="images run together")
+    max_wait_ms: float = Field(ge=0, description="how long a batch waits to fill")
+    max_images: int = Field(ge=1, description="files in one request")
+    max_upload_mb: float = Field(gt=0, description="megabytes of one request")
+    max_queue: int = Field(ge=1, description="images being answered; more are answered 503")
+
+    @model_validator(mode="after")
+    def _queue_holds_a_request(self) -> Self:
+        if self.max_queue < self.max_images:
+            raise ValueError("max_queue must be at least max_images, or a full request never fits")
+        return self
+
+
+class Drift(Section):
+    """The nightly check."""
+
+    window_hours: float = Field(gt=0, description="how far back predictions are read")
+    min_predictions: int = Field(ge=30, description="fewer are no basis for a decision")
+    alpha: float = Field(gt=0, lt=0.5, description="family-wise error rate")
+    min_effect: Share = Field(description="smallest KS distance of interest")
+    cooldown_hours: float = Field(ge=0)
