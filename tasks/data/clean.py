@@ -158,7 +158,7 @@ def _flag_duplicates(table: "pd.DataFrame", policy: CleanPolicy) -> None:
 
 
 def _decide(table: "pd.DataFrame", policy: CleanPolicy) -> None:
-    """The strictest policy of an image's flags, and the first flag that has it."""
+    """The strictest policy of an image's flags; if it leaves the image out, the first such flag."""
     strictness = {name: POLICIES.index(getattr(policy, name)) for name in FLAGS}
     weighed = np.column_stack(
         [table[f"flag_{name}"].to_numpy(bool) * strictness[name] for name in FLAGS]
@@ -166,7 +166,7 @@ def _decide(table: "pd.DataFrame", policy: CleanPolicy) -> None:
     worst = weighed.max(axis=1)
     table["decision"] = np.array(POLICIES, object)[worst]
     reason = np.array(FLAGS, object)[weighed.argmax(axis=1)]
-    reason[worst == 0] = None
+    reason[worst < POLICIES.index("quarantine")] = None
     table["reason"] = reason
 
 
