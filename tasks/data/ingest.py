@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.data.describe import Row, describe_all
-from tasks.data.known import keep, keeping, known_file, stamps, take_known
+from tasks.data.known import is_stale, keep, keeping, known_file, stamps, take_known
 from tasks.data.parallel import chunks, cluster_address, in_order, workers_for
 from tasks.data.progress import Progress
 from tasks.data.sources import Found, find, local_folder
@@ -100,17 +100,18 @@ def _read_changed(found: list[Found], read: "Callable[..., pa.Table]", known: Pa
     import pyarrow as pa
 
     current = stamps(found)  # before anything is read: a change after it is seen the next time
-    old, unchanged = take_known(known, found, current)
-    changed = np.setdiff1d(np.arange(len(found)), unchanged)
+    old, place = take_known(known, found, current)
+    changed = np.flatnonzero(place < 0)
     if old is not None:
-        log.info("%d files are unchanged, %d are new or changed", len(unchanged), len(changed))
+        unchanged = len(found) - len(changed)
+        log.info("%d files are unchanged, %d are new or changed", unchanged, len(changed))
     new = [found[index] for index in changed]
     with keeping(known, new, current[changed]) as keep_part:
         table = read(new, keep_part=keep_part)
     if old is not None:
-        order = np.argsort(np.concatenate([unchanged, changed]))
-        table = pa.concat_tables([old, table]).take(order)
-    if len(changed) or old is None:
+        place[changed] = len(old) + np.arange(len(changed))
+        table = pa.concat_tables([old, table]).take(place)
+    if old is None or is_stale(known, len(old) + len(changed), len(found)):
         keep(known, found, table, current)
     return table
 
@@ -150,15 +151,16 @@ def _listed(name: str, found: list[Found], measured: "pa.Table") -> "pa.Table":
     """The manifest: `measured` behind the columns that the source gives."""
     import pyarrow as pa
 
+    listed = dict(zip(Found._fields, zip(*found, strict=True), strict=True)) if found else {}
     columns = {
-        "path": [f"{name}/{one.path}" for one in found],
+        "path": [f"{name}/{path}" for path in listed.get("path", ())],
         "source": [name] * len(found),
-        "label": [one.label for one in found],
-        "given_group": [one.group for one in found],
-        "given_split": [one.split for one in found],
-        "weight": [one.weight for one in found],
-        "metadata": [one.metadata for one in found],
-        "box": [",".join(map(str, one.box)) if one.box else None for one in found],
+        "label": listed.get("label", ()),
+        "given_group": listed.get("group", ()),
+        "given_split": listed.get("split", ()),
+        "weight": listed.get("weight", ()),
+        "metadata": listed.get("metadata", ()),
+        "box": [box and ",".join(map(str, box)) for box in listed.get("box", ())],
     }
     columns |= {column: measured[column] for column in measured.column_names}
     return pa.table(columns, schema=schema())

@@ -2,8 +2,8 @@
 
 As in git's index, a file is unchanged when its size, times and inode are. One that was changed
 less than two seconds before it was looked at is read again: a second change within a clock
-tick would not show. Rows are kept in a journal while an ingest is at work, so that one that is
-killed goes on where it was, and in one file when it has ended.
+tick would not show. New rows go to a journal while an ingest is at work, so that one that is
+killed goes on where it was; when many rows are out of date all are written anew, into one file.
 """
 
 import logging
@@ -32,6 +32,8 @@ _KEY = "_key"
 _UNCERTAIN_NS = 2_000_000_000
 # The code whose change makes other rows of the same files.
 _CODE = ("describe.py", "ingest.py", "phash.py", "../pixels.py")
+
+_STALE = 1.25  # rows kept for each file that is there; with more, the file is written anew
 
 log = logging.getLogger(__name__)
 
@@ -65,16 +67,19 @@ def stamps(found: Sequence[Found]) -> Stamps:
 def take_known(
     file: Path, found: Sequence[Found], current: Stamps
 ) -> "tuple[pa.Table | None, Indices]":
-    """The kept rows of files that are unchanged, and their indices in `found`, int64 [K]."""
+    """The kept rows, and for each of `found` the one that holds still, or -1: int64 [N]."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     kept = _load(file)
     if kept is None or not len(kept):
-        return None, np.empty(0, np.int64)
-    place = {key: index for index, key in enumerate(kept[_KEY].to_pylist())}
-    where = np.array([place.get(key, -1) for key in map(_key, found)], np.int64)
+        return None, np.full(len(found), -1)
+    keys = pa.array(map(_key, found), pa.string())
+    place = pc.fill_null(pc.index_in(keys, value_set=kept[_KEY].combine_chunks()), -1)
+    where = place.to_numpy().astype(np.int64)
     before = np.column_stack([kept[name].to_numpy() for name in _STAMP])
     same = (where >= 0) & (before[where] == current).all(axis=1) & (current[:, 0] >= 0)
-    (indices,) = np.nonzero(same)
-    return kept.drop_columns([_KEY, *_STAMP]).take(where[indices]), indices
+    return kept.drop_columns([_KEY, *_STAMP]), np.where(same, where, -1)
 
 
 @contextmanager
@@ -95,13 +100,18 @@ def keeping(
 
 
 def keep(file: Path, found: Sequence[Found], rows: "pa.Table", current: Stamps) -> None:
-    """Keep all rows of `found` with their files' stamps for the next ingest."""
+    """Keep all rows of `found` with their files' stamps, and nothing else."""
     import pyarrow as pa
 
     rows = _stamped(rows, found, current)
     with atomic_write(file) as stream, pa.ipc.new_file(stream, rows.schema) as writer:
         writer.write_table(rows)
     _journal(file).unlink(missing_ok=True)
+
+
+def is_stale(file: Path, rows: int, files: int) -> bool:
+    """Whether all is to be written anew: only the journal is there, or many rows are of no use."""
+    return not file.exists() or rows > _STALE * files
 
 
 def _stamped(rows: "pa.Table", found: Sequence[Found], current: Stamps) -> "pa.Table":
@@ -128,13 +138,13 @@ def _key(one: Found) -> str:
 
 
 def _load(file: Path) -> "pa.Table | None":
-    """The rows of the last ingest, and after them those of one that was killed."""
+    """The rows that were kept, the newest first: those of the journal come before."""
     import pyarrow as pa
 
-    tables = read_journal(_journal(file))
+    tables = read_journal(_journal(file))[::-1]
     try:
-        with pa.OSFile(str(file), "rb") as stream:
-            tables.insert(0, pa.ipc.open_file(stream).read_all())
+        with pa.memory_map(str(file)) as stream:
+            tables.append(pa.ipc.open_file(stream).read_all())
     except FileNotFoundError:
         pass
     except (pa.ArrowInvalid, OSError) as error:

@@ -131,7 +131,7 @@ def test_an_ingest_that_is_killed_goes_on_where_it_was(tmp_path, digits_folder, 
     script.write_text(KILLED)
     arguments = [str(value) for value in (script, images, MAX_PIXELS, workers, known)]
     with subprocess.Popen([sys.executable, *arguments]) as process:
-        while not journal.exists() or not journal.stat().st_size:
+        while not read_journal(journal):
             assert process.poll() is None
             time.sleep(0.005)
         process.kill()
@@ -183,3 +183,22 @@ def test_a_journal_is_read_up_to_the_first_damage_and_written_on_from_there(tmp_
         journal.append(tables[0])
     assert read_journal(file) == [*tables[:2], tables[0]]
     assert read_journal(tmp_path / "none") == []
+
+
+def test_rows_of_no_use_are_removed_when_there_are_many(images, known, caplog):
+    described(images, known)
+    files = sorted(images.glob("*/*.png"))
+    size = known.stat().st_size
+    for grey in range(4):
+        for number, file in enumerate(files[:30]):
+            save(file, 10 * grey + number)
+        time.sleep(2.1)
+        table, said = again(images, known, caplog)
+        assert "170 files are unchanged, 30 are new or changed" in said
+        assert table.equals(described(images))
+    assert known.stat().st_size + journal_size(known) < 1.5 * size
+
+
+def journal_size(known: Path) -> int:
+    journal = known.with_suffix(".journal")
+    return journal.stat().st_size if journal.exists() else 0
