@@ -123,9 +123,12 @@ def scheduler() -> Iterator[str]:
     """The address of a Dask cluster of two worker processes."""
     from distributed import LocalCluster
 
+    before = dict(os.environ)  # it sets OMP_NUM_THREADS in this process too, and leaves it so
     with LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
     ) as cluster:
+        os.environ.clear()
+        os.environ.update(before)
         yield cluster.scheduler_address
 
 

@@ -82,7 +82,8 @@ def test_broken_files_are_rows_with_a_reason(another_clone: Any, tmp_path: Path)
     _set(another_clone, values)
     another_clone.check("dvc", "repro", "clean")
     rows = pd.read_parquet(another_clone.root / "data" / "cleaned.parquet").set_index("path")
-    for name in ("cat/zero.png", "cat/text.jpg", "dog/huge.png", "dog/cut.jpg"):
+    for file in ("cat/zero.png", "cat/text.jpg", "dog/huge.png", "dog/cut.jpg"):
+        name = f"digits/{file}"
         assert rows.loc[name, "error"]
         assert not rows.loc[name, "keep"]
     assert len(rows) == 54

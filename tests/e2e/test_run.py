@@ -14,7 +14,7 @@ def test_the_first_run_promotes_a_model_that_agrees_with_fp32(first_run: dict[st
     assert sum(first_run["data"]["splits"].values()) == first_run["data"]["kept"]
     assert measured["accuracy_low"] < measured["accuracy"] < measured["accuracy_high"]
     assert measured["accuracy"] > 0.9  # the short training; `make demo` reaches more
-    assert measured["agreement_with_fp32"] > 0.93
+    assert measured["agreement_with_fp32"] > 0.9  # its budget
     registry = first_run["registry"]
     assert (registry["version"], registry["alias"]) == (1, "champion")
     assert registry["created"]
