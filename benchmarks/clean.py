@@ -34,7 +34,7 @@ if __name__ == "__main__":  # not above: the workers would import it all too
     started = time.perf_counter()
     found = find_files(Path(sys.argv[1]))
     rows = ingest("cifar", found, params.ingest.max_pixels, int(sys.argv[2]))
-    table = clean(rows.to_pandas(), params.clean)
+    table = clean(rows.to_pandas(), params.clean).table
     print(len(table) / (time.perf_counter() - started))
 """
 THEIRS = """

@@ -148,7 +148,7 @@ def _measure(folder: str, files: list[Found], sizes: Floats) -> dict[str, Floats
     for file in _evenly(files, count):
         try:
             image = read_image(ImageFile(Path(file.file), file.box), _MAX_PIXELS)
-            rows.append([*statistics(image), entropy(grey_of(image))])
+            rows.append([*statistics(image), entropy(grey_of(Image.fromarray(image)))])
         except UnreadableImage:
             continue
     if not rows:

@@ -63,11 +63,15 @@ class UnreadableImage(DataError):
 
 
 class Decoded(NamedTuple):
-    """An image, its file's colour mode in Pillow's terms, and what a user should know of it."""
+    """An image, its file's colour mode in Pillow's terms, and what a user should know of it.
+
+    `picture` holds the same pixels as Pillow's own image, for what Pillow is to do with them.
+    """
 
     pixels: Pixels
     mode: str
     note: str | None
+    picture: Image.Image
 
 
 def read(source: Path | str | bytes, max_pixels: int) -> Pixels:
@@ -93,8 +97,9 @@ def decode(source: Path | str | bytes, max_pixels: int) -> Decoded:
                 )
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            pixels = np.asarray(_to_rgb(image))
-            return Decoded(pixels, mode, _several(image))
+            picture = _to_rgb(image)
+            pixels = np.asarray(picture)
+            return Decoded(pixels, mode, _several(image), picture)
     except UnidentifiedImageError:
         raise UnreadableImage(f"not an image in a known format ({', '.join(_FORMATS)})") from None
     except _DECODER_ERRORS as error:
@@ -262,6 +267,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
+    if image.mode == "RGB" and image.format not in _ANIMATED:  # whose frames may be sought later
+        return image
     return image.convert("RGB")
 
 

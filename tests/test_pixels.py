@@ -72,7 +72,7 @@ def test_path_and_bytes_give_the_same(scene, tmp_path):
 
 def test_16_bit_grey_keeps_its_range():
     values = np.array([[0, 257, 32896, 65535]], np.uint16)
-    found, mode, _ = decode(encoded(Image.fromarray(values)), LIMIT)
+    found, mode, *_ = decode(encoded(Image.fromarray(values)), LIMIT)
     assert mode.startswith("I")
     np.testing.assert_array_equal(found[0, :, 0], [0, 1, 128, 255])
     assert (found == found[..., :1]).all()
@@ -94,7 +94,7 @@ def test_palette_with_transparency_lies_on_white():
     image = Image.new("P", (2, 1))
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putpixel((1, 0), 1)
-    found, mode, _ = decode(encoded(image, transparency=1), LIMIT)
+    found, mode, *_ = decode(encoded(image, transparency=1), LIMIT)
     assert mode == "P"
     assert found.tolist() == [[[255, 0, 0], [255, 255, 255]]]
 
@@ -110,7 +110,7 @@ def test_alpha_lies_on_white(mode):
 
 def test_cmyk_jpeg_is_not_inverted():
     image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))  # magenta + yellow: red
-    found, mode, _ = decode(encoded(image, "JPEG", quality=100), LIMIT)
+    found, mode, *_ = decode(encoded(image, "JPEG", quality=100), LIMIT)
     assert mode == "CMYK"
     np.testing.assert_allclose(found[4, 4].astype(int), [255, 0, 0], atol=4)
 

@@ -6,7 +6,6 @@ A file is read once and decoded alone; what is measured is measured for a chunk 
 import hashlib
 import os
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -73,9 +72,9 @@ def pixel_hash(image: Pixels) -> str:
     return digest.hexdigest()
 
 
-def grey_of(image: Pixels) -> Image.Image:
+def grey_of(image: Image.Image) -> Image.Image:
     """The image in grey, reduced to about 128 pixels a side."""
-    grey = Image.fromarray(image).convert("L")
+    grey = image.convert("L")
     factor = max(grey.size) // _GREY_SIDE
     return grey.reduce(factor) if factor > 1 else grey
 
@@ -93,20 +92,21 @@ def _describe(found: Found, max_pixels: int, row: Row) -> Seen:
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
         raise UnreadableImage("not a regular file")
     row["bytes"] = status.st_size
-    source: bytes | Path = Path(found.file)
+    source: bytes | str = found.file
     if status.st_size <= _IN_MEMORY:
-        with open(found.file, "rb") as stream:
+        with open(found.file, "rb", buffering=0) as stream:
             source = stream.read()
         row["file_hash"] = hashlib.sha256(source).hexdigest()
     else:
         row["file_hash"] = sha256(found.file)
     if found.problem is not None:
         raise UnreadableImage(found.problem)
-    image, mode, note = decode(source, max_pixels)
+    image, mode, note, picture = decode(source, max_pixels)
     if found.box is not None:
         image = cut(image, found.box)
-    grey = grey_of(image)
-    thumbnail = grey.resize((HASHED_SIDE, HASHED_SIDE), Image.Resampling.LANCZOS)
+        picture = Image.fromarray(image)
+    grey = grey_of(picture)
+    thumbnail = grey.resize((HASHED_SIDE, HASHED_SIDE), Image.Resampling.LANCZOS).tobytes()
     row |= {
         "width": image.shape[1],
         "height": image.shape[0],
@@ -114,9 +114,10 @@ def _describe(found: Found, max_pixels: int, row: Row) -> Seen:
         "note": note,
         "entropy": entropy(grey),
         "pixel_hash": pixel_hash(image),
-        "thumbnail": thumbnail.tobytes(),
+        "thumbnail": thumbnail,
     }
-    return Seen(sample(image), np.asarray(thumbnail))
+    hashed = np.frombuffer(thumbnail, np.uint8).reshape(HASHED_SIDE, HASHED_SIDE)
+    return Seen(sample(image), hashed)
 
 
 def _measure(rows: list[Row], seen: dict[int, Seen]) -> None:

@@ -209,3 +209,23 @@ def test_a_wrong_folder_is_named_with_the_way_out(
         find_files(root)
     assert str(root) in str(caught.value)
     assert "visionloop init --data PATH" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["tiff", "gif", "png", "webp"])
+def test_of_several_frames_the_first_is_taken_and_the_note_says_so(
+    folder: Path, photo: Image.Image, kind: str
+) -> None:
+    other = photo.rotate(180)
+    photo.save(folder / f"cat/many.{kind}", save_all=True, append_images=[other, other])
+    with Image.open(folder / f"cat/many.{kind}") as image:
+        first = np.asarray(image.convert("RGB"))
+    photo.save(folder / f"cat/one.{kind}")
+    rows = rows_of(folder)
+    row = rows[f"cat/many.{kind}"]
+    assert row["pixel_hash"] == pixel_hash(first)
+    word = "pages" if kind == "tiff" else "frames"
+    assert row["note"] == f"the file has several {word}; the first is used"
+    assert "note" not in rows[f"cat/one.{kind}"]
+    grey = np.frombuffer(row["thumbnail"], np.uint8).astype(int)
+    alone = Image.fromarray(first).convert("L").reduce(5).resize((32, 32), Image.Resampling.LANCZOS)
+    assert np.abs(grey - np.asarray(alone).ravel()).max() == 0, "the thumbnail is of that frame"
