@@ -162,8 +162,16 @@ def _listed(name: str, found: list[Found], measured: "pa.Table") -> "pa.Table":
         "metadata": listed.get("metadata", ()),
         "box": [box and ",".join(map(str, box)) for box in listed.get("box", ())],
     }
-    columns |= {column: measured[column] for column in measured.column_names}
-    return pa.table(columns, schema=schema())
+    kinds = schema()
+    arrays = {
+        # most columns are empty, and pyarrow takes its time to see that
+        column: pa.array(values, kinds.field(column).type)
+        if any(value is not None for value in values)
+        else pa.nulls(len(found), kinds.field(column).type)
+        for column, values in columns.items()
+    }
+    arrays |= {column: measured[column] for column in measured.column_names}
+    return pa.table(arrays, schema=kinds)
 
 
 def _report(table: "pa.Table") -> None:

@@ -52,16 +52,18 @@ def stamps(found: Sequence[Found]) -> Stamps:
 
     -1 where the file cannot be asked, or was changed so lately that it must be read again.
     """
-    table = np.full((len(found), len(_STAMP)), -1, np.int64)
-    latest = time.time_ns() - _UNCERTAIN_NS
-    for index, one in enumerate(found):
-        try:
-            status = os.stat(one.file)
-        except OSError:
-            continue
-        if max(status.st_mtime_ns, status.st_ctime_ns) < latest:
-            table[index] = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+    rows = [_stamp(one.file) for one in found]
+    table = np.array(rows, np.int64).reshape(len(rows), len(_STAMP))
+    table[table[:, 1:3].max(axis=1, initial=-1) >= time.time_ns() - _UNCERTAIN_NS] = -1
     return table
+
+
+def _stamp(file: str) -> tuple[int, int, int, int]:
+    try:
+        status = os.stat(file)
+    except OSError:
+        return (-1, -1, -1, -1)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def take_known(
