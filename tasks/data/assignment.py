@@ -3,19 +3,19 @@
 An image is fixed when its source gives it a split, or it was in one before. The others hang
 together by being duplicates or of one group. Where such a cluster touches fixed images of one
 split it joins them; of two, it is left out, so that nothing old is pulled across; of none, it
-draws a number in [0, 1) from hash and seed, and takes the strictest split that any of its
-members draws: test before validation before train. Of fixed images that are duplicates in
-different splits, the stricter one stays.
+draws a number in [0, 1) from its name and the seed: that of the given group, or else the smallest
+pixel hash. Of fixed images that are duplicates in different splits, the stricter one stays.
 """
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tasks.data.duplicates import Indices, components
+from tasks.data.rare_classes import top_up
 from tasks.data.shards import SPLITS as NAMES
 from tasks.errors import DataError
 from tasks.schema import Split
@@ -87,13 +87,28 @@ def assigned(
     fixed = _given(images, readable, before, config)
     fixed = np.where(fixed == _NONE, before, fixed)
     shares = (config.test, config.validation)
-    rank = _joined(images.edges, fixed, _drawn(images, readable, config.seed, shares))
+    number = _numbers(images, readable, config.seed)
+    rank, cluster, drawn = _joined(images.edges, fixed, number, shares)
+    rows = readable[readable["keep"].to_numpy(bool)]
+    kept_node = images.node[readable["keep"].to_numpy(bool)]
+    label = np.full(len(images.hashes), None, object)
+    label[kept_node] = rows["label"].to_numpy(object)
+    movable = (fixed == _NONE) & (rank != _CONFLICT) & ~_touches(images.edges, fixed, cluster)
+    top_up(rank, cluster, drawn, label, movable, (shares[0], sum(shares)))
     kept = np.zeros(len(images.hashes), bool)
-    kept[images.node[readable["keep"].to_numpy(bool)]] = True
+    kept[kept_node] = True
     _leave_out_leaks(images.edges, fixed, rank, kept)
     names = np.array([*_STRICTEST, LEFT_OUT], object)[rank]
-    out = readable["path"][(rank[images.node] == _CONFLICT) & readable["keep"].to_numpy(bool)]
-    return names, out.tolist()
+    return names, rows["path"][rank[kept_node] == _CONFLICT].tolist()
+
+
+def _touches(edges: Indices, fixed: Ranks, cluster: Indices) -> npt.NDArray[np.bool_]:
+    """Whether an image's cluster hangs on a fixed image, whose split it must share."""
+    touching = np.zeros(cluster.max(initial=0) + 1, bool)
+    for one, other in (edges.T, edges.T[::-1]):
+        hanging = (fixed[one] == _NONE) & (fixed[other] != _NONE)
+        touching[cluster[one[hanging]]] = True
+    return touching[cluster]
 
 
 def _of_one_group(readable: "pd.DataFrame", node: Indices) -> Indices:
@@ -129,9 +144,8 @@ def _given(images: Images, readable: "pd.DataFrame", before: Ranks, config: Spli
     shares = (config.test, 0.0) if missing == ["test"] else (0.0, config.validation)
     inside = images.edges[training[images.edges].all(axis=1)]
     mine = np.isin(before, [_RANKS["train"], _RANKS[missing[0]]])
-    drawn = _joined(
-        inside, np.where(mine, before, _NONE), _drawn(images, readable, config.seed, shares)
-    )
+    number = _numbers(images, readable, config.seed)
+    drawn, _, _ = _joined(inside, np.where(mine, before, _NONE), number, shares)
     return np.where(training, np.where(drawn == _CONFLICT, _RANKS["train"], drawn), images.given)
 
 
@@ -151,36 +165,46 @@ def _check_groups(readable: "pd.DataFrame") -> None:
         )
 
 
-def _drawn(
-    images: Images, readable: "pd.DataFrame", seed: int, shares: tuple[float, float]
-) -> Ranks:
-    """The rank that each image draws: by its group's name if it has one, else by its pixels.
+class _Numbers(NamedTuple):
+    """What each image would draw, and whether it draws by the name of a given group."""
 
-    `shares` are those of test and validation. A group of many images would nearly always
-    hold one that draws test; so the group draws, not its images.
+    value: npt.NDArray[np.float64]
+    grouped: npt.NDArray[np.bool_]
+
+
+def _numbers(images: Images, readable: "pd.DataFrame", seed: int) -> _Numbers:
+    name, of_group = images.hashes.copy(), np.zeros(len(images.hashes), bool)
+    rows = readable["given_group"].notna().to_numpy()
+    name[images.node[rows]] = "group " + readable["given_group"][rows].astype(str)
+    of_group[images.node[rows]] = True
+    return _Numbers(np.array([draw(value, seed) for value in name]), of_group)
+
+
+def _joined(
+    edges: Indices, fixed: Ranks, numbers: _Numbers, shares: tuple[float, float]
+) -> tuple[Ranks, Indices, npt.NDArray[np.float64]]:
+    """The rank of every image, its cluster of free ones and the number that drew.
+
+    `shares` are those of test and validation. A cluster draws one number, however many images
+    it has: of many, one would nearly always draw the test split.
     """
-    name = images.hashes.copy()
-    grouped = readable["given_group"].notna().to_numpy()
-    name[images.node[grouped]] = "group " + readable["given_group"][grouped].astype(str)
-    number = np.array([draw(value, seed) for value in name])
-    return (number >= shares[0]).astype(np.int64) + (number >= sum(shares))
-
-
-def _joined(edges: Indices, fixed: Ranks, drawn: Ranks) -> Ranks:
-    """The rank of every image: the fixed one, or that of the cluster of free ones it is in."""
     free = fixed == _NONE
     left, right = edges.T
     cluster = components(len(fixed), edges[free[left] & free[right]])
     size = cluster.max(initial=0) + 1
-    own = np.full(size, _NONE)
-    np.minimum.at(own, cluster[free], drawn[free])
+    # the image that draws: the first of a given group, else the first, which has the least hash
+    place = np.arange(len(fixed)) + len(fixed) * ~numbers.grouped
+    leader = np.full(size, 2 * len(fixed))
+    np.minimum.at(leader, cluster, place)
+    number = numbers.value[leader % max(1, len(fixed))]
+    own = (number >= shares[0]).astype(np.int64) + (number >= sum(shares))
     low, high = np.full(size, _NONE), np.full(size, -1)
     for one, other in ((left, right), (right, left)):
         touching = free[one] & ~free[other]
         np.minimum.at(low, cluster[one[touching]], fixed[other[touching]])
         np.maximum.at(high, cluster[one[touching]], fixed[other[touching]])
     own = np.where(high < 0, own, np.where(low == high, low, _CONFLICT))
-    return np.where(free, own[cluster], fixed)
+    return np.where(free, own[cluster], fixed), cluster, number[cluster]
 
 
 def _leave_out_leaks(

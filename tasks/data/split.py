@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("path", "source", "label", "box", "pixel_hash", "given_group")
 _LEFT_OUT = "its duplicates, or its group, are in several splits"
-_SEEDS_TRIED = 50
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ def assign(
     a class has no image in a split, or the source gives one group two splits.
     """
     splits = _assign(cleaned, pairs, config, previous)
-    _check_classes(cleaned, pairs, splits, config)
+    _check_classes(splits)
     return splits
 
 
@@ -120,9 +119,7 @@ def _drawn_by(config: Split) -> str:
     return f"seed {config.seed}, validation {config.validation}, test {config.test}"
 
 
-def _check_classes(
-    cleaned: "pd.DataFrame", pairs: "pd.DataFrame", splits: "pd.DataFrame", config: Split
-) -> None:
+def _check_classes(splits: "pd.DataFrame") -> None:
     table = counts(splits)
     if table.empty:
         raise DataError("no image is kept: see clean.policy and `reason` in data/cleaned.parquet")
@@ -134,18 +131,9 @@ def _check_classes(
     ]
     if lacking:
         raise DataError(
-            "; ".join(lacking) + ". Add images of it, raise split.test or split.validation, or "
-            "change split.seed (a new seed draws another test split)"
-            f"{_suggest(cleaned, pairs, config)}"
+            "; ".join(lacking) + ". It needs three images or more that are no duplicates of each "
+            "other: add some, or leave it out with `labels: {CLASS: null}` in its source"
         )
-
-
-def _suggest(cleaned: "pd.DataFrame", pairs: "pd.DataFrame", config: Split) -> str:
-    for seed in range(_SEEDS_TRIED):
-        other = config.model_copy(update={"seed": seed})
-        if (counts(_assign(cleaned, pairs, other, None)) > 0).all(axis=None):
-            return f"; split.seed: {seed} would do"
-    return f"; none of the seeds 0 to {_SEEDS_TRIED - 1} would do"
 
 
 def _row(row: "pd.Series[int]") -> str:
