@@ -13,8 +13,9 @@ from PIL import Image
 
 from tasks.data.describe import entropy, grey_of
 from tasks.data.images import ImageFile, read_image
-from tasks.data.sources import Found, find, local_folder
 from tasks.data.sources.folders import LAYOUT
+from tasks.data.sources.found import Found
+from tasks.data.sources.locate import find, local_folder
 from tasks.errors import DataError
 from tasks.pixels import STATISTICS, UnreadableImage, statistics
 from tasks.schema import Ingest

@@ -173,7 +173,10 @@ def next_steps(table: "pd.DataFrame", flags: list[Flag], classes: list[ClassCoun
             "picture; if they only look alike, lower the near-duplicate thresholds in the params."
         )
     if count := decided["quarantine"]:
-        steps.append(f"{count:,} images are in quarantine: not used until somebody decides.")
+        steps.append(
+            f"{count:,} images are in quarantine: not used until somebody decides. "
+            "`visionloop data review` writes them into a sheet."
+        )
     if count := decided["flag"]:
         steps.append(
             f"{count:,} images are flagged and kept. Look at the worst of each kind below; "

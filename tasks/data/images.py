@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tasks.data.sources import local_folder
 from tasks.data.sources.found import Box
+from tasks.data.sources.locate import local_folder
 from tasks.pixels import Pixels, UnreadableImage, cut, read
 from tasks.schema import Ingest
 

@@ -20,7 +20,8 @@ from tasks.data.describe import Row, describe_all
 from tasks.data.known import is_stale, keep, keeping, known_file, stamps, take_known
 from tasks.data.parallel import chunks, cluster_address, in_order, workers_for
 from tasks.data.progress import Progress
-from tasks.data.sources import Found, find, local_folder
+from tasks.data.sources.found import Found
+from tasks.data.sources.locate import find, local_folder
 from tasks.data.tables import manifest_file, write_table
 from tasks.errors import ParamsError
 from tasks.params import load_params, load_settings

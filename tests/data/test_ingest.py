@@ -12,8 +12,8 @@ from PIL import Image
 from tasks.data.describe import Row, describe_all, pixel_hash
 from tasks.data.digits import write_digits
 from tasks.data.ingest import ingest
-from tasks.data.sources import Found
 from tasks.data.sources.folders import find_files
+from tasks.data.sources.found import Found
 from tasks.errors import DataError
 
 MAX_PIXELS = 50_000_000

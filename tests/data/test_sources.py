@@ -14,10 +14,11 @@ from PIL import Image
 
 from tasks.data.images import image_files, read_image
 from tasks.data.ingest import ingest
-from tasks.data.sources import Found, find, local_folder
 from tasks.data.sources.boxes import find_coco, find_voc
 from tasks.data.sources.detect import detect
 from tasks.data.sources.folders import find_split_files
+from tasks.data.sources.found import Found
+from tasks.data.sources.locate import find, local_folder
 from tasks.data.sources.table import find_listed
 from tasks.errors import DataError
 from tasks.params import load_params

@@ -16,8 +16,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from tasks.data.shards import open_shards
-from tasks.data.sources import find, local_folder
 from tasks.data.sources.detect import detect
+from tasks.data.sources.locate import find, local_folder
 from tasks.errors import DataError
 from tasks.params import load_params
 from tasks.ports import free_port
