@@ -52,7 +52,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 _FILES = (
     "dvc.yaml", ".gitignore", "data/.gitignore", "data/review.csv",
-    ".dvc/config", ".dvc/.gitignore",
+    ".dvc/config", ".dvc/.gitignore", ".dvcignore",
 )  # fmt: skip
 
 
