@@ -10,7 +10,7 @@ import numpy as np
 from tasks.data.describe import pixel_hash
 from tasks.data.diff import Change, Difference, Seen
 from tasks.data.images import Folders, image_file, read_image
-from tasks.pages.render import TINY, data_uri
+from tasks.pages.render import TINY, data_uri, template
 from tasks.pixels import Pixels, UnreadableImage
 
 TITLES = {
@@ -43,19 +43,9 @@ def render(difference: Difference, folders: Folders, max_pixels: int) -> str:
     A picture is the image's file, below the `folders` of the sources, while one of its paths
     still has the same pixels.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = "{:,}".format
     counts = difference.counts
     classes = sorted(difference.classes, key=lambda one: -abs(one.after - one.before))
-    return environment.get_template("diff.html.j2").render(
+    page: str = template("diff.html.j2", Path(__file__).parent).render(
         before=difference.before,
         after=difference.after,
         counts=counts,
@@ -69,6 +59,7 @@ def render(difference: Difference, folders: Folders, max_pixels: int) -> str:
             kind: examples(difference, kind, folders, max_pixels) for kind in TITLES if counts[kind]
         },
     )
+    return page
 
 
 def examples(difference: Difference, kind: str, folders: Folders, max_pixels: int) -> list[Example]:
