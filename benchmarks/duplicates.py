@@ -69,6 +69,7 @@ if __name__ == "__main__":
     found = find_files(Path(sys.argv[1]))
     rows = ingest("images", found, params.ingest.max_pixels, 2).to_pandas()
     table = clean(rows, params.clean).table
+    table["path"] = table["path"].str.removeprefix("images/")  # the source's name
     groups = [group["path"].tolist() for _, group in table.groupby("group")]
     json.dump([pair for one in groups for pair in itertools.combinations(one, 2)], sys.stdout)
 """
