@@ -1,19 +1,15 @@
 """The command line: `visionloop COMMAND`. Heavy imports wait until a command needs them."""
 
 import errno
-import os
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
+from flows.cli_data import data
+from flows.terminal import Json, console, enter_repository
 from tasks.errors import VisionloopError
-from tasks.step import configure_logging
-
-console = Console(highlight=False)
 
 
 class _Commands(TyperGroup):
@@ -40,15 +36,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-
-data = typer.Typer(
-    help="The data set: review what was flagged, compare versions, verify, pull.",
-    epilog="Example: visionloop data diff HEAD",
-    no_args_is_help=True,
-)
 app.add_typer(data, name="data")
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 def _version(asked: bool) -> None:
@@ -75,7 +63,7 @@ def doctor(as_json: Json = False) -> None:
     """Say what is wrong with this machine and repository, and how to mend it."""
     from flows.doctor import examine, report, show
 
-    _enter_repository()
+    enter_repository()
     checks = examine()
     if as_json:
         console.print_json(data=report(checks))
@@ -111,7 +99,7 @@ def init(
 
     sources = [as_given(one) for one in data]
     declared = [label.strip() for label in labels.split(",")] if labels else None
-    _enter_repository(logs=True)
+    enter_repository(logs=True)
     proposal = propose(sources, preset, declared)
     show(proposal, console)
     if yes:
@@ -137,7 +125,7 @@ def run(
     from flows.overrides import parse_overrides
     from tasks.params import load_params
 
-    _enter_repository(logs=True)
+    enter_repository(logs=True)
     values = parse_overrides(overrides or [])
     load_params(overrides=values)  # before the seconds that the libraries take to import
     from flows.loop import run_loop
@@ -164,7 +152,7 @@ def serve(
     from tasks.params import load_params, load_settings
     from tasks.serving.server import serve as serve_forever
 
-    _enter_repository(logs=True)
+    enter_repository(logs=True)
     given = {"host": host, "port": port}
     update = {name: value for name, value in given.items() if value is not None}
     serve_forever(load_settings().model_copy(update=update), load_params())
@@ -176,7 +164,7 @@ def drift(as_json: Json = False) -> None:
     from tasks.monitoring.check import run_check
     from tasks.params import load_params, load_settings
 
-    _enter_repository(logs=True)
+    enter_repository(logs=True)
     found = run_check(load_settings(), load_params())
     if as_json:
         console.print_json(data=found.as_dict())
@@ -197,7 +185,7 @@ def promote(
     """Make a registered version the champion, if the gate lets it pass."""
     from flows.promote import promote_version
 
-    _enter_repository(logs=True)
+    enter_repository(logs=True)
     done = promote_version(version, force, reason)
     console.print(f"champion: version {done.champion}, previous: {done.previous or 'none'}")
     console.print(done.reason)
@@ -213,7 +201,7 @@ def rollback(
     """Put the previous champion back, after loading and trying it."""
     from flows.promote import roll_back
 
-    _enter_repository(logs=True)
+    enter_repository(logs=True)
     done = roll_back(reason)
     console.print(f"champion: version {done.champion}, previous: {done.previous or 'none'}")
 
@@ -223,7 +211,7 @@ def status(as_json: Json = False) -> None:
     """Show the champion, the previous one, the last run, the last drift check, the addresses."""
     from flows.status import gather, show
 
-    _enter_repository()
+    enter_repository()
     found = gather()
     if as_json:
         console.print_json(data=found)
@@ -241,98 +229,9 @@ def up(
     from flows.up import up as start_all
     from tasks.params import load_params, load_settings
 
-    _enter_repository()
+    enter_repository()
     load_params()
     raise typer.Exit(start_all(load_settings(), verbose))
-
-
-@data.command("review", epilog="Example: visionloop data review && $EDITOR data/review.csv")
-def data_review(as_json: Json = False) -> None:
-    """Write the flagged images to data/review.csv, to be kept, dropped or relabelled by hand."""
-    from flows.review import show, write_sheet
-
-    _enter_repository()
-    asked = write_sheet()
-    if as_json:
-        console.print_json(data=asked.as_json())
-    else:
-        show(asked, console)
-
-
-@data.command(
-    "diff",
-    epilog="Example: visionloop data diff v1.0 HEAD --html difference.html && open difference.html",
-)
-def data_diff(
-    before: Annotated[
-        str, typer.Argument(metavar="REV1", help="A branch, tag or commit: the data before.")
-    ],
-    after: Annotated[
-        str | None,
-        typer.Argument(metavar="[REV2]", help="The data after; the working tree's when unset."),
-    ] = None,
-    as_json: Json = False,
-    html: Annotated[
-        Path | None, typer.Option(help="Write a page with example images.", dir_okay=False)
-    ] = None,
-) -> None:
-    """Say which images came, went, changed label or changed split between two revisions."""
-    from flows.data import compare, print_json, show_diff, write_page
-
-    page = html.expanduser().absolute() if html else None
-    _enter_repository()
-    difference = compare(before, after)
-    if page is not None:
-        write_page(difference, page)
-    if as_json:
-        print_json(difference)
-    else:
-        show_diff(difference, console, page)
-
-
-Jobs = Annotated[
-    int | None, typer.Option(help="Files at a time; by the processors when unset.", min=1)
-]
-
-
-@data.command("verify", epilog="Example: visionloop data verify --repair")
-def data_verify(
-    repair: Annotated[
-        bool,
-        typer.Option("--repair", help="Fetch damaged files again, replace edited outputs."),
-    ] = False,
-    jobs: Jobs = None,
-    as_json: Json = False,
-) -> None:
-    """Hash all data again, in DVC's cache and the workspace, against dvc.lock."""
-    from flows.data import check_data
-
-    _enter_repository(logs=True)
-    raise typer.Exit(check_data("repair" if repair else "look", jobs, as_json, console))
-
-
-@data.command("pull", epilog="Example: visionloop data pull --jobs 16")
-def data_pull(jobs: Jobs = None, as_json: Json = False) -> None:
-    """Fetch missing and damaged data from the DVC remote, hash all, and check it out."""
-    from flows.data import check_data
-
-    _enter_repository(logs=True)
-    raise typer.Exit(check_data("pull", jobs, as_json, console))
-
-
-def _enter_repository(logs: bool = False) -> None:
-    """Make the nearest Visionloop repository, this directory or above, the current directory."""
-    if logs:
-        configure_logging()
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "dvc.yaml").is_file() and (folder / "conf").is_dir():
-            os.chdir(folder)
-            return
-    raise VisionloopError(
-        f"{here} is not in a Visionloop repository (no dvc.yaml and conf/ here or above); "
-        "change to your clone first"
-    )
 
 
 if __name__ == "__main__":
