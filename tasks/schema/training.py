@@ -11,10 +11,9 @@ Architecture = Literal[
 ]
 
 
-class FloatRange(Section):
-    """A real hyperparameter's search range."""
+class _Interval(Section):
+    """What a range of numbers has, real or whole."""
 
-    type: Literal["float"]
     low: float
     high: float
     log: bool = False
@@ -26,19 +25,18 @@ class FloatRange(Section):
         return self
 
 
-class IntRange(Section):
+class FloatRange(_Interval):
+    """A real hyperparameter's search range."""
+
+    type: Literal["float"]
+
+
+class IntRange(_Interval):
     """A whole-number hyperparameter's search range."""
 
     type: Literal["int"]
     low: int
     high: int
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low > self.high or (self.log and self.low <= 0):
-            raise ValueError("low must not exceed high, and must be positive when log is true")
-        return self
 
 
 class Choices(Section):
