@@ -57,6 +57,17 @@ def scan() -> Callable[[int], Image.Image]:
     return lambda n: Image.fromarray(np.rint(images[n] * 255 / 16).astype(np.uint8))
 
 
+@pytest.fixture
+def images(tmp_path: Path, photo: Image.Image) -> Path:
+    """Four parts of a photograph: images/{cat,dog}/{0,1}.png."""
+    root = tmp_path / "set" / "images"
+    for number, name in enumerate(("cat/0", "cat/1", "dog/0", "dog/1")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        left = number * 100
+        photo.crop((left, 50, left + 120, 150)).save(root / f"{name}.png")
+    return root
+
+
 def manifest_of(folder: Path) -> pd.DataFrame:
     """The manifest of the source "digits" as the next step reads it."""
     return ingest("digits", find_files(folder), MAX_PIXELS).to_pandas()

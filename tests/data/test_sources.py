@@ -2,9 +2,7 @@
 
 import json
 import os
-import tarfile
-import zipfile
-from collections.abc import Callable, Iterator
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +21,13 @@ from tasks.data.sources.table import find_listed
 from tasks.errors import DataError
 from tasks.params import load_params
 from tasks.pixels import read
-from tasks.schema import FolderSource, Ingest, TorchvisionSource
+from tasks.schema import FolderSource
 
 LIMITS = load_params(Path(__file__).parents[2] / "conf/params.yaml").ingest
 
 
-@pytest.fixture
-def images(tmp_path: Path, photo: Image.Image) -> Path:
-    """Four parts of a photograph: images/{cat,dog}/{0,1}.png."""
-    root = tmp_path / "set" / "images"
-    for number, name in enumerate(("cat/0", "cat/1", "dog/0", "dog/1")):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        left = number * 100
-        photo.crop((left, 50, left + 120, 150)).save(root / f"{name}.png")
-    return root
+def make_archive(folder: Path, target: Path) -> Path:
+    return Path(shutil.make_archive(str(target.with_suffix("")), "zip", folder))
 
 
 def csv(folder: Path, text: str, name: str = "labels.csv") -> Path:
@@ -228,99 +219,11 @@ def test_labels_are_renamed_merged_and_dropped(images: Path) -> None:
         find(source.model_copy(update={"labels": {"cow": "ox"}}), images)
 
 
-def zipped(folder: Path, target: Path) -> Path:
-    with zipfile.ZipFile(target, "w") as archive:
-        for file in sorted(folder.rglob("*.png")):
-            archive.write(file, f"wrapped/{file.relative_to(folder)}")
-    return target
-
-
-def tarred(folder: Path, target: Path) -> Path:
-    with tarfile.open(target, "w:gz") as archive:
-        archive.add(folder, "wrapped")
-    return target
-
-
-@pytest.mark.parametrize("pack", [zipped, tarred])
-def test_an_archive_is_unpacked_once_and_again_when_it_changes(
-    images: Path, tmp_path: Path, pack: Callable[[Path, Path], Path]
-) -> None:
-    name = "set.zip" if pack is zipped else "set.tar.gz"
-    archive = pack(images, tmp_path / name)
-    source = FolderSource(path=str(archive), layout="folders")
-    folder = local_folder(source, LIMITS, tmp_path / "home")
-    assert [one.path for one in find(source, folder)] == [
-        "cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png",
-    ]  # fmt: skip
-    stamp = (folder / "cat/0.png").stat().st_ino
-    assert local_folder(source, LIMITS, tmp_path / "home") == folder
-    assert (folder / "cat/0.png").stat().st_ino == stamp
-    (images / "dog/1.png").unlink()
-    archive.unlink()
-    pack(images, archive)
-    assert len(find(source, local_folder(source, LIMITS, tmp_path / "home"))) == 3
-
-
-def limits(**changes: object) -> Ingest:
-    return LIMITS.model_copy(update=changes)
-
-
-def refused(archive: Path, home: Path, allowed: Ingest = LIMITS) -> str:
-    source = FolderSource(path=str(archive), layout="folders")
-    with pytest.raises(DataError) as caught:
-        local_folder(source, allowed, home)
-    assert not home.exists() or list(home.rglob("*.png")) == []
-    return str(caught.value)
-
-
-def test_an_archive_that_is_not_safe_is_refused(images: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    with zipfile.ZipFile(tmp_path / "up.zip", "w") as archive:
-        archive.write(images / "cat/0.png", "cat/0.png")
-        archive.write(images / "cat/0.png", "../../outside.png")
-    assert "'../../outside.png' leads out of it" in refused(tmp_path / "up.zip", home)
-    with tarfile.open(tmp_path / "root.tar", "w") as opened:
-        opened.add(images / "cat/0.png", "x")
-        opened.getmembers()[0].name = "x"
-        info = opened.gettarinfo(images / "cat/0.png", "/etc/outside.png")
-        info.name = "/etc/outside.png"
-        with open(images / "cat/0.png", "rb") as stream:
-            opened.addfile(info, stream)
-    assert "leads out of it" in refused(tmp_path / "root.tar", home)
-    assert "more than 3 files" in refused(
-        zipped(images, tmp_path / "many.zip"), home, limits(max_archive_files=3)
-    )
-    assert "1e-05 GB" in refused(tmp_path / "many.zip", home, limits(max_archive_gb=1e-5))
-
-
-def test_links_in_an_archive_are_passed_over(images: Path, tmp_path: Path) -> None:
-    (images / "cat/link.png").symlink_to("/etc/passwd")
-    (images / "dog/up").symlink_to("../..")
-    archive = tarred(images, tmp_path / "links.tar.gz")
-    source = FolderSource(path=str(archive), layout="folders")
-    found = find(source, local_folder(source, LIMITS, tmp_path / "home"))
-    assert len(found) == 4
-
-
-@pytest.mark.parametrize("cut", [0, 30, 0.5, 0.9])
-def test_a_damaged_archive_is_named_and_leaves_nothing(
-    images: Path, tmp_path: Path, cut: float
-) -> None:
-    for archive in (zipped(images, tmp_path / "a.zip"), tarred(images, tmp_path / "a.tar.gz")):
-        data = archive.read_bytes()
-        archive.write_bytes(data[: int(cut if cut > 1 else cut * len(data))])
-        assert f"{archive} cannot be unpacked" in refused(archive, tmp_path / "home")
-
-
-def test_a_missing_archive_is_named(tmp_path: Path) -> None:
-    assert "does not exist" in refused(tmp_path / "none.zip", tmp_path / "home")
-
-
 def test_what_a_path_is_is_recognised(images: Path, tmp_path: Path) -> None:
     home, root = tmp_path / "home", images.parent
     assert detect(str(images), LIMITS, home).layout == "folders"
     assert detect(str(root), LIMITS, home).folder == "images"
-    assert detect(str(zipped(images, tmp_path / "a.zip")), LIMITS, home).layout == "folders"
+    assert detect(str(make_archive(images, tmp_path / "a.zip")), LIMITS, home).layout == "folders"
     coco(images)
     found = detect(str(images / "instances.json"), LIMITS, home)
     assert (found.layout, found.path, found.folder) == ("coco", str(images), None)
@@ -337,97 +240,3 @@ def test_what_a_path_is_is_recognised(images: Path, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(DataError, match="is no COCO file"):
         detect(str(tmp_path / "x.json"), LIMITS, home)
-
-
-@pytest.fixture
-def bucket(images: Path) -> Iterator[str]:
-    """The images in fsspec's own store in memory, which speaks as an object store does."""
-    import fsspec
-
-    store = fsspec.filesystem("memory")
-    store.put(str(images), "/photos/set", recursive=True)
-    yield "memory://photos/set"
-    store.rm("/photos", recursive=True)
-
-
-def test_a_bucket_is_mirrored_and_only_changes_are_fetched(
-    bucket: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    import fsspec
-
-    source, home = FolderSource(path=bucket, layout="folders"), tmp_path / "home"
-    caplog.set_level("INFO")
-    folder = local_folder(source, LIMITS, home)
-    assert len(find(source, folder)) == 4
-    assert "4 objects, 4 new or changed" in caplog.text
-    store = fsspec.filesystem("memory")
-    store.rm("/photos/set/cat/0.png")
-    store.pipe("/photos/set/dog/1.png", b"changed")
-    store.pipe("/photos/set/dog/2.png", b"new")
-    caplog.clear()
-    assert local_folder(source, LIMITS, home) == folder
-    assert "4 objects, 2 new or changed" in caplog.text
-    assert (folder / "dog/1.png").read_bytes() == b"changed"
-    assert not (folder / "cat/0.png").exists()
-
-
-def test_an_interrupted_mirror_goes_on(bucket: str, tmp_path: Path) -> None:
-    source, home = FolderSource(path=bucket, layout="folders"), tmp_path / "home"
-    folder = local_folder(source, LIMITS, home)
-    whole = (folder / "cat/0.png").read_bytes()
-    index = json.loads((folder / ".index.json").read_text())
-    del index["cat/0.png"]  # as when it was being fetched
-    (folder / ".index.json").write_text(json.dumps(index))
-    (folder / "cat/0.png").write_bytes(whole[:50])
-    (folder / "cat/1.png").unlink()
-    local_folder(source, LIMITS, home)
-    assert (folder / "cat/0.png").read_bytes() == whole
-    assert (folder / "cat/1.png").exists()
-
-
-@pytest.mark.parametrize(
-    ("url", "words"),
-    [
-        ("memory://nowhere/at/all", "holds no object"),
-        ("nonsense://bucket/x", "cannot be read: ValueError: Protocol not known"),
-        ("http://127.0.0.1:9/x", "holds no object|cannot be read"),
-    ],
-)
-def test_a_bucket_that_cannot_be_read_is_named(tmp_path: Path, url: str, words: str) -> None:
-    with pytest.raises(DataError, match=words) as caught:
-        local_folder(FolderSource(path=url, layout="folders"), LIMITS, tmp_path)
-    assert url in str(caught.value)
-
-
-def idx(path: Path, values: np.ndarray) -> None:
-    """A file in MNIST's format."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">i4").tobytes()
-    path.write_bytes(header + values.astype(np.uint8).tobytes())
-
-
-def test_a_torchvision_set_on_disk_is_written_out_with_its_test_split(
-    tmp_path: Path, digit_images: np.ndarray, digit_labels: np.ndarray
-) -> None:
-    raw = tmp_path / "root/MNIST/raw"
-    for name, part in (("train", slice(0, 60)), ("t10k", slice(60, 80))):
-        idx(raw / f"{name}-images-idx3-ubyte", digit_images[part, :, :, 0])
-        idx(raw / f"{name}-labels-idx1-ubyte", digit_labels[part])
-    source = TorchvisionSource(path=str(tmp_path / "root"), layout="torchvision", dataset="MNIST")
-    folder = local_folder(source, LIMITS, tmp_path / "home")
-    found = find(source, folder)
-    assert [one.split for one in found].count("test") == 20
-    first = next(one for one in found if one.path.endswith("000000.png") and one.split == "train")
-    np.testing.assert_array_equal(read(Path(first.file), 10**6), digit_images[0])
-    assert str(first.label).startswith(str(digit_labels[0]))
-
-
-def test_a_torchvision_set_that_cannot_be_fetched_says_where_to_put_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
-    source = TorchvisionSource(path=str(tmp_path / "root"), layout="torchvision", dataset="USPS")
-    with pytest.raises(DataError, match="Without a network, put the files"):
-        local_folder(source, LIMITS, tmp_path / "home")
-    assert [path.name for path in (tmp_path / "home/sources").iterdir()] == [".lock"]
