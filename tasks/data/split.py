@@ -42,9 +42,25 @@ def assign(
     group: whether a duplicate is kept changes nothing for the others. Raises DataError when
     a class has no image in a split, or the source gives one group two splits.
     """
-    splits = _assign(cleaned, pairs, config, previous)
-    _check_classes(splits)
-    return splits
+    readable = cleaned.dropna(subset="pixel_hash").sort_values("path", ignore_index=True)
+    images = Images.of(readable, pairs)
+    split, conflicts = assigned(images, readable, config, previous)
+    node = images.node
+    kept = readable["keep"].to_numpy(bool)
+    table = readable[list(COLUMNS)].assign(split=split[node])
+    # the same pixels given to two splits: those of the less strict one are left out
+    looser = given_ranks(readable) > images.given[node]
+    table.loc[looser & readable["given_split"].notna(), "split"] = LEFT_OUT
+    table["reason"] = table["split"].map({LEFT_OUT: _LEFT_OUT})
+    table["split"] = table["split"].mask(table["split"] == LEFT_OUT)
+    table = table[kept].reset_index(drop=True)
+    table["group"] = _groups(table, images, node[kept])
+    table["fold"] = _folds(table, config)
+    table["drawn_by"] = _drawn_by(config)
+    if conflicts:
+        log.warning("%d images are left out: %s; e.g. %r", len(conflicts), _LEFT_OUT, conflicts[:3])
+    _check_classes(table)
+    return table
 
 
 def counts(splits: "pd.DataFrame") -> "pd.DataFrame":
@@ -64,32 +80,6 @@ def read_previous(path: Path, config: Split) -> "pd.DataFrame | None":
         log.warning("split.seed or the shares have changed: every image draws anew")
         return None
     return previous
-
-
-def _assign(
-    cleaned: "pd.DataFrame",
-    pairs: "pd.DataFrame",
-    config: Split,
-    previous: "pd.DataFrame | None",
-) -> "pd.DataFrame":
-    readable = cleaned.dropna(subset="pixel_hash").sort_values("path", ignore_index=True)
-    images = Images.of(readable, pairs)
-    split, conflicts = assigned(images, readable, config, previous)
-    node = images.node
-    kept = readable["keep"].to_numpy(bool)
-    table = readable[list(COLUMNS)].assign(split=split[node])
-    # the same pixels given to two splits: those of the less strict one are left out
-    looser = given_ranks(readable) > images.given[node]
-    table.loc[looser & readable["given_split"].notna(), "split"] = LEFT_OUT
-    table["reason"] = table["split"].map({LEFT_OUT: _LEFT_OUT})
-    table["split"] = table["split"].mask(table["split"] == LEFT_OUT)
-    table = table[kept].reset_index(drop=True)
-    table["group"] = _groups(table, images, node[kept])
-    table["fold"] = _folds(table, config)
-    table["drawn_by"] = _drawn_by(config)
-    if conflicts:
-        log.warning("%d images are left out: %s; e.g. %r", len(conflicts), _LEFT_OUT, conflicts[:3])
-    return table
 
 
 def _groups(table: "pd.DataFrame", images: Images, node: "np.ndarray") -> "pd.Series[str]":
