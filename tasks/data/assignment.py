@@ -84,10 +84,10 @@ def assigned(
     """
     _check_groups(readable)
     before = _before(images, previous)
-    fixed = _given(images, readable, before, config)
+    number = _numbers(images, readable, config.seed)
+    fixed = _given(images, readable, before, number, config)
     fixed = np.where(fixed == _NONE, before, fixed)
     shares = (config.test, config.validation)
-    number = _numbers(images, readable, config.seed)
     rank, cluster, drawn = _joined(images.edges, fixed, number, shares)
     rows = readable[readable["keep"].to_numpy(bool)]
     kept_node = images.node[readable["keep"].to_numpy(bool)]
@@ -130,7 +130,9 @@ def _before(images: Images, previous: "pd.DataFrame | None") -> Ranks:
     return np.array([known.get(value, _NONE) for value in images.hashes], np.int64)
 
 
-def _given(images: Images, readable: "pd.DataFrame", before: Ranks, config: Split) -> Ranks:
+def _given(
+    images: Images, readable: "pd.DataFrame", before: Ranks, number: "_Numbers", config: Split
+) -> Ranks:
     """The rank that the source gives.
 
     When it gives no validation (or no test) split at all, that one is drawn from its
@@ -144,7 +146,6 @@ def _given(images: Images, readable: "pd.DataFrame", before: Ranks, config: Spli
     shares = (config.test, 0.0) if missing == ["test"] else (0.0, config.validation)
     inside = images.edges[training[images.edges].all(axis=1)]
     mine = np.isin(before, [_RANKS["train"], _RANKS[missing[0]]])
-    number = _numbers(images, readable, config.seed)
     drawn, _, _ = _joined(inside, np.where(mine, before, _NONE), number, shares)
     return np.where(training, np.where(drawn == _CONFLICT, _RANKS["train"], drawn), images.given)
 
