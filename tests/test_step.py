@@ -10,6 +10,12 @@ import pytest
 PRELUDE = "from tasks.step import run_step\n"
 
 
+@pytest.fixture(autouse=True)
+def workspace(tmp_path, monkeypatch):
+    """A folder of its own for each test: two steps in one folder wait for each other."""
+    monkeypatch.chdir(tmp_path)
+
+
 def run(body: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", PRELUDE + body]
     return subprocess.run(command, capture_output=True, text=True)
@@ -104,7 +110,7 @@ run_step(lambda: open("written", "w").close())
 
 def test_a_step_whose_parent_is_killed_while_it_imports_does_nothing(tmp_path):
     command = [sys.executable, "-c", PARENT, SLOW_CHILD]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as parent:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         step = int(parent.stdout.readline())
         parent.kill()
     for _ in range(300):
@@ -126,14 +132,14 @@ run_step(main)
 """
 
 
-def test_a_step_waits_for_the_one_that_an_earlier_run_left_behind(tmp_path):
+def test_a_step_waits_for_the_one_that_an_earlier_run_left_behind():
     """Its leftovers must not be removed, nor its outputs replaced, under its hands."""
     command = [sys.executable, "-c", HOLDER]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as first:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout.readline() == "working\n"
         body = "import os\nrun_step(lambda: print(os.path.exists('first')))"
         second = [sys.executable, "-c", PRELUDE + body]
-        done = subprocess.run(second, capture_output=True, text=True, cwd=tmp_path)
+        done = subprocess.run(second, capture_output=True, text=True)
     assert done.stdout == "True\n"
     assert "waiting for it to end" in done.stderr
 
