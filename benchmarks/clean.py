@@ -25,7 +25,7 @@ OURS = """
 import sys, time
 from pathlib import Path
 if __name__ == "__main__":  # not above: the workers would import it all too
-    import pandas as pd, scipy.sparse.csgraph
+    import joblib, pandas as pd, scipy.sparse.csgraph
     from tasks.data.clean import clean
     from tasks.data.ingest import ingest
     from tasks.data.sources.folders import find_files

@@ -25,7 +25,7 @@ CLEAN = """
 import json, sys, time
 from pathlib import Path
 if __name__ == "__main__":  # not above: the workers would import it all too
-    import pandas as pd, scipy.sparse.csgraph
+    import joblib, pandas as pd, scipy.sparse.csgraph
     from benchmarks._memory import peak_of
     from tasks.data.clean import clean
     from tasks.data.ingest import ingest

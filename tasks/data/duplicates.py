@@ -5,13 +5,14 @@ join pairs by single linkage: an image that resembles two others joins them even
 not resemble each other, for a split must not part any of the three.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tasks.data.lsh import close_pairs
+from tasks.data.parallel import in_threads
 from tasks.data.phash import Hashes, mirrored
 from tasks.data.registration import SIDE, similarity
 
@@ -20,7 +21,7 @@ Reals = npt.NDArray[np.float32]
 
 CANDIDATES = 32  # of an image, nearest by hash, that are compared by pixels
 _COARSE, _FINE = 0.93, 0.85  # cosines of hashes; altered copies have 0.95 and more
-_TOGETHER = 4096  # pairs whose thumbnails are in memory at a time
+_TOGETHER = 128  # pairs that a thread compares in one go
 
 
 class NearDuplicates(NamedTuple):
@@ -91,15 +92,12 @@ def _nearest(pairs: Indices, cosines: Reals) -> npt.NDArray[np.bool_]:
 
 
 def _similarities(pairs: Indices, thumbnails: Sequence[bytes], mirror: bool) -> Reals:
-    values = [np.empty(0, np.float32)]
-    for some in _chunks(pairs):
+    def compared(some: Indices) -> Reals:
         left, right = (_pixels(thumbnails, some[:, column]) for column in (0, 1))
-        values.append(similarity(left[:, :, ::-1] if mirror else left, right))
-    return np.concatenate(values)
+        return similarity(left[:, :, ::-1] if mirror else left, right)
 
-
-def _chunks(pairs: Indices) -> Iterator[Indices]:
-    return (pairs[start : start + _TOGETHER] for start in range(0, len(pairs), _TOGETHER))
+    some = (pairs[start : start + _TOGETHER] for start in range(0, len(pairs), _TOGETHER))
+    return np.concatenate([np.empty(0, np.float32), *in_threads(compared, some)])
 
 
 def _pixels(thumbnails: Sequence[bytes], rows: Indices) -> npt.NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from tasks.data.parallel import in_threads
 from tasks.data.phash import COARSE, LENGTH, Hashes
 
 Indices = npt.NDArray[np.int64]
@@ -23,7 +24,7 @@ WINDOW = 32  # hashes of one key that another is compared with
 _TABLES = 3
 _BITS = 22  # of a key
 _DOUBTFUL = 3  # bits of a key that are tried both ways
-_TOGETHER = 4096  # hashes looked up in one go: bounds the memory
+_TOGETHER = 2048  # hashes that a thread looks up in one go: bounds the memory
 _SEED = 0
 
 
@@ -37,7 +38,8 @@ def close_pairs(
     linear time unless most hashes share their keys.
     """
     tables = _tables(hashes)
-    for start in range(0, len(queries), _TOGETHER):
+
+    def close(start: int) -> tuple[Indices, Indices, Cosines]:
         some = queries[start : start + _TOGETHER]
         found = []
         for number, table in enumerate(tables):
@@ -47,7 +49,9 @@ def close_pairs(
         query, row = np.divmod(np.unique(np.concatenate(found)), max(1, len(hashes)))
         cosines = _cosines(some, query, hashes, row, LENGTH)
         near = cosines >= fine
-        yield query[near] + start, row[near], cosines[near]
+        return query[near] + start, row[near], cosines[near]
+
+    return in_threads(close, range(0, len(queries), _TOGETHER))
 
 
 class _Table:
@@ -57,12 +61,15 @@ class _Table:
         ordered = keys << np.uint64(_BITS) | order
         self.rows = np.argsort(ordered, kind="stable")
         self.ordered = ordered[self.rows]
+        self.keys = keys[self.rows]
 
     def runs(self, keys: Keys, order: Keys) -> tuple[Indices, Indices]:
         """First and last + 1 of the rows with each key, at most WINDOW of them."""
         shift, one = np.uint64(_BITS), np.uint64(1)
         first = np.searchsorted(self.ordered, keys << shift)
-        last = np.searchsorted(self.ordered, (keys + one) << shift)
+        last = first.copy()
+        (there,) = np.nonzero(self.keys.take(first, mode="clip") == keys)  # most are not
+        last[there] = np.searchsorted(self.ordered, (keys[there] + one) << shift)
         (long,) = np.nonzero(last - first > WINDOW)
         wanted = keys[long] << np.uint64(_BITS) | order[long]
         middle = np.searchsorted(self.ordered, wanted) - WINDOW // 2
@@ -72,8 +79,9 @@ class _Table:
 
 
 def _tables(hashes: Hashes) -> list[_Table]:
-    keys = [_keys(_sides(hashes, number)) for number in range(_TABLES)]
-    return [_Table(keys[number], keys[number - 1]) for number in range(_TABLES)]
+    numbers = range(_TABLES)
+    keys = list(in_threads(lambda number: _keys(_sides(hashes, number)), numbers))
+    return list(in_threads(lambda number: _Table(keys[number], keys[number - 1]), numbers))
 
 
 def _matches(table: _Table, queries: Hashes, number: int) -> tuple[Indices, Indices]:
@@ -98,9 +106,9 @@ def _probes(sides: npt.NDArray[np.float32]) -> Keys:
 
 
 def _keys(sides: npt.NDArray[np.float32]) -> Keys:
-    powers = np.uint64(1) << np.arange(_BITS, dtype=np.uint64)
-    keys: Keys = ((sides > 0) * powers).sum(axis=1, dtype=np.uint64)
-    return keys
+    packed = np.zeros((len(sides), 8), np.uint8)
+    packed[:, : -(-_BITS // 8)] = np.packbits(sides > 0, axis=1, bitorder="little")
+    return packed.view("<u8").ravel().astype(np.uint64)
 
 
 def _sides(hashes: Hashes, number: int) -> npt.NDArray[np.float32]:

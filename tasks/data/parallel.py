@@ -1,6 +1,7 @@
-"""Ordered, bounded map of a function over chunks of work: on every core, or on a Dask cluster.
+"""Ordered map of a function over chunks of work: on every core, or on a Dask cluster.
 
-joblib runs it. A small job runs in this process: starting workers would take longer than the work.
+joblib runs, bounded, what decodes images. A small job runs in this process: starting workers
+would take longer than the work.
 """
 
 import os
@@ -9,6 +10,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -52,6 +54,15 @@ def workers_for(files: Iterable[str]) -> int:
 def chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
     """Cut `items` into runs of at most `size`."""
     return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`work(item)` for each item, in order, on every core: for numpy, which lets threads run."""
+    from threadpoolctl import threadpool_limits
+
+    # threads of the matrix library would take turns with ours
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
+        yield from pool.map(work, items)
 
 
 def cluster_address(config: "Ingest", settings: "Settings") -> str | None:

@@ -118,12 +118,18 @@ def _warp(images: Reals, motion: Reals) -> Reals:
     places = motion @ np.stack([x, y, np.ones_like(x)]) + np.stack([x, y])
     places = np.clip((places + 1) * np.float32(side / 2) - np.float32(0.5), 0, side - 1.001)
     whole = places.astype(np.int32)
-    part = places - whole
-    start = np.arange(count, dtype=np.int32)[:, None] * side**2 + whole[:, 1] * side + whole[:, 0]
+    part = places - whole.astype(np.float32)
+    start = (whole[:, 1] * side + whole[:, 0]).astype(np.intp)
+    start += np.arange(count)[:, None] * side**2
     flat = images.ravel()
-    upper = flat[start] + part[:, 0] * (flat[start + 1] - flat[start])
-    start += side
-    lower = flat[start] + part[:, 0] * (flat[start + 1] - flat[start])
+
+    def at(offset: int) -> Reals:
+        values: Reals = flat[offset:].take(start, mode="clip")  # all are inside: no check
+        return values
+
+    upper, lower = at(0), at(side)
+    upper += part[:, 0] * (at(1) - upper)
+    lower += part[:, 0] * (at(side + 1) - lower)
     warped: Reals = upper + part[:, 1] * (lower - upper)
     return warped
 
