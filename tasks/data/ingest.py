@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tasks.data.describe import Row, describe_all
-from tasks.data.known import is_stale, keep, keeping, known_file, stamps, take_known
+from tasks.data.known import Indices, is_stale, keep, keeping, known_file, stamps, take_known
 from tasks.data.parallel import chunks, cluster_address, in_order, workers_for
 from tasks.data.progress import Progress
 from tasks.data.sources.found import Found
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _CHUNK = 64
+_SHORT_RUN = 16  # rows: to copy so many costs no more than a slice of the table
 _PART_ROWS, _PART_SECONDS = 1024, 5.0  # finished rows are kept when they are this many or old
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def ingest(
     measured = read(found) if known is None else _read_changed(found, read, known)
     table = _listed(name, found, measured)
     _report(table)
-    return table.combine_chunks()  # however it came about, the same bytes are written
+    return table
 
 
 def _read(
@@ -111,10 +112,22 @@ def _read_changed(found: list[Found], read: "Callable[..., pa.Table]", known: Pa
         table = read(new, keep_part=keep_part)
     if old is not None:
         place[changed] = len(old) + np.arange(len(changed))
-        table = pa.concat_tables([old, table]).take(place)
+        table = _in_order(pa.concat_tables([old, table]), place)
     if old is None or is_stale(known, len(old) + len(changed), len(found)):
         keep(known, found, table, current)
     return table
+
+
+def _in_order(table: "pa.Table", place: Indices) -> "pa.Table":
+    """The rows at `place`: without a copy where they lie side by side in long runs."""
+    import pyarrow as pa
+
+    starts = np.flatnonzero(np.diff(place, prepend=-2) != 1)
+    if len(starts) * _SHORT_RUN > len(place):
+        return table.take(place)
+    ends = np.append(starts[1:], len(place))
+    runs = zip(place[starts].tolist(), (ends - starts).tolist(), strict=True)
+    return pa.concat_tables([table.schema.empty_table(), *(table.slice(*run) for run in runs)])
 
 
 def schema() -> "pa.Schema":
@@ -152,23 +165,22 @@ def _listed(name: str, found: list[Found], measured: "pa.Table") -> "pa.Table":
     """The manifest: `measured` behind the columns that the source gives."""
     import pyarrow as pa
 
-    listed = dict(zip(Found._fields, zip(*found, strict=True), strict=True)) if found else {}
-    columns = {
-        "path": [f"{name}/{path}" for path in listed.get("path", ())],
+    columns: dict[str, list[Any]] = {
+        "path": [f"{name}/{one.path}" for one in found],
         "source": [name] * len(found),
-        "label": listed.get("label", ()),
-        "given_group": listed.get("group", ()),
-        "given_split": listed.get("split", ()),
-        "weight": listed.get("weight", ()),
-        "metadata": listed.get("metadata", ()),
-        "box": [box and ",".join(map(str, box)) for box in listed.get("box", ())],
+        "label": [one.label for one in found],
+        "given_group": [one.group for one in found],
+        "given_split": [one.split for one in found],
+        "weight": [one.weight for one in found],
+        "metadata": [one.metadata for one in found],
+        "box": [one.box and ",".join(map(str, one.box)) for one in found],
     }
     kinds = schema()
     arrays = {
         # most columns are empty, and pyarrow takes its time to see that
-        column: pa.array(values, kinds.field(column).type)
-        if any(value is not None for value in values)
-        else pa.nulls(len(found), kinds.field(column).type)
+        column: pa.nulls(len(found), kinds.field(column).type)
+        if values.count(None) == len(values)
+        else pa.array(values, kinds.field(column).type)
         for column, values in columns.items()
     }
     arrays |= {column: measured[column] for column in measured.column_names}

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,8 +53,8 @@ def stamps(found: Sequence[Found]) -> Stamps:
 
     -1 where the file cannot be asked, or was changed so lately that it must be read again.
     """
-    rows = [_stamp(one.file) for one in found]
-    table = np.array(rows, np.int64).reshape(len(rows), len(_STAMP))
+    values = chain.from_iterable(_stamp(one.file) for one in found)
+    table = np.fromiter(values, np.int64, len(found) * len(_STAMP)).reshape(-1, len(_STAMP))
     table[table[:, 1:3].max(axis=1, initial=-1) >= time.time_ns() - _UNCERTAIN_NS] = -1
     return table
 

@@ -53,5 +53,6 @@ def write_table(path: Path, table: "pa.Table | pd.DataFrame") -> None:
     if not isinstance(table, pa.Table):
         table = pa.Table.from_pandas(table, preserve_index=False)
     remove_leftovers(path)
+    whole = table.combine_chunks()  # pages begin where chunks do
     with atomic_write(path) as stream:
-        pq.write_table(table, stream, compression="zstd")
+        pq.write_table(whole, stream, compression="zstd")
