@@ -10,9 +10,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from tasks.data.split import assign
 from tasks.data.validate import validate
-from tasks.data.validate_splits import joined
 from tasks.data.validation.expectations import FOLDER
 from tasks.data.validation.outcomes import Outcome
 from tasks.errors import ParamsError, ValidationFailed
@@ -29,9 +27,6 @@ def params_of(images: Path, **changes: Any) -> Params:
     values["ingest"]["sources"] = {"digits": {"path": str(images), "layout": "folders"}}
     values["validate"] |= changes
     return check_params(values)
-
-
-NO_PAIRS = pd.DataFrame({"left": [], "right": []})
 
 
 @pytest.fixture(autouse=True)
@@ -61,11 +56,6 @@ def photos(tmp_path: Path, photo: Image.Image) -> Path:
     (folder / "cat/empty.png").write_bytes(b"")
     shutil.copy(folder / "cat/0.png", folder / "cat/again.png")
     return folder
-
-
-@pytest.fixture(scope="session")
-def digits_splits(digits_cleaned: pd.DataFrame) -> pd.DataFrame:
-    return joined(assign(digits_cleaned, NO_PAIRS, params_of(Path()).split), digits_cleaned)
 
 
 def expectations(folder: Path, table: str, entries: list[dict[str, Any]]) -> Path:
@@ -338,42 +328,3 @@ def test_a_mistake_stops_before_anything_is_written(
     with pytest.raises(ParamsError, match=r"splits\.yaml, entry 1 .*did you mean"):
         validate({"cleaned": digits_cleaned}, params_of(Path()), tmp_path / "v", folder)
     assert not (tmp_path / "v").exists()
-
-
-def test_sound_splits_pass(digits_splits: pd.DataFrame, tmp_path: Path) -> None:
-    outcomes = check({"splits": digits_splits}, tmp_path / "v")["splits"]
-    assert [one.success for one in outcomes] == [True, True, True]
-    assert outcomes[0].observed == "22 to 128 images"
-
-
-def test_a_class_too_small_in_one_split(
-    digits_splits: pd.DataFrame, digits_folder: Path, tmp_path: Path
-) -> None:
-    few = (digits_splits["label"] == "4") & (digits_splits["split"] == "validation")
-    splits = digits_splits.drop(index=digits_splits.index[few][4:])
-    with pytest.raises(ValidationFailed) as caught:
-        check({"splits": splits}, tmp_path / "v", images=digits_folder)
-    assert "label '4', 4 images in validation" in str(caught.value)
-    assert str(caught.value).count(".png'") == 1
-    splits = digits_splits.drop(index=digits_splits.index[few])
-    with pytest.raises(ValidationFailed, match="label '4', 0 images in validation"):
-        check({"splits": splits}, tmp_path / "v", images=digits_folder)
-
-
-@pytest.mark.parametrize(("column", "word"), [("pixel_hash", "content hash"), ("group", "group")])
-def test_a_planted_leak_between_splits_is_found(
-    digits_splits: pd.DataFrame, digits_folder: Path, tmp_path: Path, column: str, word: str
-) -> None:
-    splits = digits_splits.copy()
-    train = splits.index[splits["split"] == "train"][0]
-    test = splits.index[splits["split"] == "test"][0]
-    splits.loc[train, column] = splits.loc[test, column]
-    with pytest.raises(ValidationFailed) as caught:
-        check({"splits": splits}, tmp_path / "v", images=digits_folder)
-    message = str(caught.value)
-    assert f"No {word} is in two splits" in message or f"No duplicate {word}" in message
-    assert "1 in two splits, of 2 images" in message
-    for row, split in ((train, "train"), (test, "test")):
-        assert f"{splits.loc[row, 'path']!r}: label" in message
-        assert f"in {split}, {column} {splits.loc[test, column]}" in message
-    assert pages(tmp_path / "v", "splits").count("data:image/") == 2
