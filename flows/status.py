@@ -7,7 +7,6 @@ run from the outbox. MLflow adds its aliases, over REST, when it answers.
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +18,7 @@ from flows.services import Service, services
 from tasks.errors import VisionloopError
 from tasks.params import Settings, load_settings
 from tasks.releases import current
-from tasks.tracking import outbox, read_events
+from tasks.tracking import EVENTS, outbox, read_events
 
 MODEL = "visionloop"
 
@@ -104,10 +103,13 @@ def _version(aliases: Mapping[str, int] | None, alias: str) -> int | None:
 
 def _last_run(settings: Settings) -> dict[str, Any] | None:
     """The newest run in the outbox that is not a trial of a sweep."""
-    folders = [path for path in _folders(outbox(settings)) if "-trial-" not in path.name]
-    if not folders:
+    recorded = [
+        file for file in outbox(settings).glob(f"*/{EVENTS}") if "-trial-" not in file.parent.name
+    ]
+    if not recorded:
         return None
-    events = read_events(max(folders, key=lambda path: path.stat().st_mtime))
+    # of the events, not of their folder: what was sent to MLflow is noted there later
+    events = read_events(max(recorded, key=lambda file: file.stat().st_mtime).parent)
     if not events:
         return None
     ended = [event for event in events if event["type"] == "finish"]
@@ -117,10 +119,6 @@ def _last_run(settings: Settings) -> dict[str, Any] | None:
         "status": ended[-1]["status"] if ended else "RUNNING or killed",
         "ended": _time(ended[-1]["time"]) if ended else None,
     }
-
-
-def _folders(path: Path) -> list[Path]:
-    return [entry for entry in path.iterdir() if entry.is_dir()] if path.is_dir() else []
 
 
 def _time(milliseconds: int) -> str:

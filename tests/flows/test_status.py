@@ -8,7 +8,7 @@ import pytest
 from tasks.params import load_settings
 from tasks.predictions import open_log
 from tasks.releases import publish
-from tasks.tracking import open_run
+from tasks.tracking import open_run, outbox
 
 
 @pytest.fixture
@@ -50,6 +50,9 @@ def test_the_last_run_and_how_it_ended(status, settings):
     open_run("tune-000000000000-trial-3", "trial", settings=settings)
     assert status()["last_run"]["name"] == "second"
     assert status()["last_run"]["ended"] is None
+    sent = outbox(settings) / "train-0123456789ab/sent.json"  # as the forwarder notes it
+    sent.write_text("{}")
+    assert status()["last_run"]["name"] == "second"
     run.finish("FAILED")
     assert status()["last_run"]["status"] == "FAILED"
 
