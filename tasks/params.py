@@ -83,21 +83,21 @@ def check_params(values: Mapping[str, Any], source: str = str(PARAMS_FILE)) -> P
     return params
 
 
-def read_yaml(path: Path | str) -> dict[str, Any]:
-    """The top-level mapping of a YAML file; raises ParamsError."""
+def read_yaml(
+    path: Path | str, if_missing: str = "run this in the repository, or `visionloop init`"
+) -> dict[str, Any]:
+    """The top-level mapping of a YAML file; ParamsError, with the way out when there is none."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
         values = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ParamsError(
-            f"{path} does not exist; run this in the repository, or `visionloop init`"
-        ) from None
+        raise ParamsError(f"{path} does not exist; {if_missing}") from None
     except (YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} is not valid YAML: {error}") from None
+        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise ParamsError(f"{path} must hold sections, got {type(values).__name__}")
+        raise ParamsError(f"{path} must hold `key: value` pairs, got {type(values).__name__}")
     return values
 
 

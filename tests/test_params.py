@@ -242,8 +242,8 @@ def test_params_cannot_be_changed_in_passing():
         (None, "does not exist; run this in the repository"),
         ("train: [", "not valid YAML"),
         ("train: 1\ntrain: 2\n", "not valid YAML"),
-        ("- a\n", "must hold sections, got list"),
-        ("", "must hold sections, got NoneType"),
+        ("- a\n", "must hold `key: value` pairs, got list"),
+        ("", "must hold `key: value` pairs, got NoneType"),
         ("train: 1\n", "ingest is missing"),
     ],
 )

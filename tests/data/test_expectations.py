@@ -99,7 +99,7 @@ ENTRY = "expectations:\n  - type: expect_column_values_to_be_between\n    kwargs
         ("expectations:\n  - kwargs: {}", "entry 1 has no `type`"),
         ("expectation: []", "'expectation' is not a key; did you mean 'expectations'?"),
         ("expectations:", "`expectations` must be a list, got nothing"),
-        ("", "must hold a list `expectations`, got nothing"),
+        ("", "must hold `key: value` pairs, got NoneType"),
         ("expectations: [", "is not valid YAML: "),
         (ENTRY + "{column: a, column: b}", 'found duplicate key "column"'),
     ],

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import ParamsError
+from tasks.params import read_yaml
 from tasks.schema import Validate
 
 FOLDER = Path("conf/expectations")
@@ -19,6 +20,10 @@ TABLES = ("manifest", "cleaned", "splits")
 SEVERITIES = ("critical", "warning", "info")
 _KEYS = ("type", "description", "severity", "kwargs", "meta", "notes")
 _PARAMETER, _SECTION = "$PARAMETER", "validate"
+_SHIPPED = (
+    "`git checkout -- {path}` brings back the one that was shipped, and `expectations: []` in it "
+    "asks for nothing"
+)
 _COLUMNS = ("column", "column_A", "column_B", "column_list", "row_condition")
 
 
@@ -79,31 +84,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _read(path: Path, values: Mapping[str, Any]) -> list[Entry]:
-    document = _parse(path)
+    document = read_yaml(path, _SHIPPED.format(path=path))
     _only(document, ("expectations",), str(path))
     listed = document.get("expectations")
     if not isinstance(listed, list):
         raise ParamsError(f"{path}: `expectations` must be a list, got {_kind(listed)}")
     entries = [_entry(path, number, item, values) for number, item in enumerate(listed, 1)]
     return [entry for entry in entries if entry is not None]
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        document = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ParamsError(
-            f"{path} does not exist; `git checkout -- {path}` brings back the one that was "
-            "shipped, and `expectations: []` in it asks for nothing"
-        ) from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(document, dict):
-        raise ParamsError(f"{path} must hold a list `expectations`, got {_kind(document)}")
-    return document
 
 
 def _entry(path: Path, number: int, item: Any, values: Mapping[str, Any]) -> Entry | None:
