@@ -19,13 +19,13 @@ import numpy as np
 from tasks.data.describe import Row, describe_all
 from tasks.data.known import Indices, is_stale, keep, keeping, known_file, stamps, take_known
 from tasks.data.parallel import chunks, cluster_address, in_order, workers_for
-from tasks.data.progress import Progress
 from tasks.data.sources.found import Found
 from tasks.data.sources.locate import find, local_folder
 from tasks.data.tables import manifest_file, write_table
 from tasks.errors import ParamsError
 from tasks.params import load_params, load_settings
 from tasks.pixels import STATISTICS
+from tasks.progress import Progress
 from tasks.step import run_step
 
 if TYPE_CHECKING:

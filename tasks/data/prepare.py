@@ -18,7 +18,6 @@ from tasks.data.describe import pixel_hash
 from tasks.data.encoded import encode, write_encoded
 from tasks.data.images import Folders, ImageFile, image_files, read_image, source_folders
 from tasks.data.parallel import chunks, cluster_address, in_order, workers_for
-from tasks.data.progress import Progress
 from tasks.data.shards import SHARDS, side_of, write_index
 from tasks.data.shards import SPLITS as NAMES
 from tasks.data.tables import SPLITS, read_table
@@ -26,6 +25,7 @@ from tasks.errors import DataError
 from tasks.files import atomic_write, remove_leftovers, write_directory, write_json
 from tasks.params import load_params, load_settings
 from tasks.pixels import STATISTICS, Pixels, UnreadableImage, statistics
+from tasks.progress import Progress
 from tasks.schema import Params, Prepare
 from tasks.step import run_step
 

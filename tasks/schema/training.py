@@ -1,6 +1,6 @@
 """The sections of the sweep, training and compression."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -79,19 +79,41 @@ class Train(Section):
     depth: int = Field(ge=1, le=8, description="blocks per stage of resnet_small")
     pretrained: bool
     epochs: int = Field(ge=1, description="at most; see patience")
-    batch_size: int = Field(ge=2, description="images a step")
+    batch_size: int = Field(ge=2, description="images at a time")
+    accumulate: int = Field(ge=1, description="batches whose gradients make one step")
     optimizer: Literal["sgd", "adamw"]
-    lr: float = Field(gt=0, le=10, description="highest rate of the one-cycle schedule")
+    lr: float = Field(gt=0, le=10, description="highest learning rate of the schedule")
+    schedule: Literal["one_cycle", "cosine", "step", "plateau", "constant"]
+    warmup: float = Field(ge=0, lt=1, description="share of the steps in which the rate rises")
+    milestones: list[Share] = Field(description="of step: shares of the steps at which it falls")
+    decay: float = Field(gt=0, lt=1, description="of step and plateau: the rate is multiplied by")
+    plateau_patience: int = Field(
+        ge=1, description="of plateau: epochs without a better validation loss"
+    )
     momentum: float = Field(ge=0, lt=1, description="of sgd")
     weight_decay: float = Field(ge=0, le=1, description="L2 penalty, decoupled for adamw")
     label_smoothing: float = Field(
         ge=0, lt=1, description="share of the target spread over all classes"
     )
     grad_clip: float = Field(gt=0, description="largest gradient norm")
+    ema: float = Field(
+        ge=0, lt=1, description="decay, per step, of the averaged weights that are kept; 0: none"
+    )
+    precision: Literal["fp32", "bf16", "fp16"]
+    compile: bool
     patience: int = Field(ge=1, description="epochs without a better validation loss")
     seed: int = Field(ge=0, description="of initialisation, order and augmentation")
     device: Literal["auto", "cpu", "cuda"]
+    on_divergence: Literal["stop", "step_back"]
+    log_steps: int = Field(ge=1, description="steps from one record of loss, rate, ... to the next")
+    checkpoint_seconds: float = Field(
+        gt=0, description="from one checkpoint within an epoch to the next, at least"
+    )
     augment: Augment
+
+    def deciding(self) -> dict[str, Any]:
+        """The values, JSON-able, that decide the weights: all but when to record and save."""
+        return self.model_dump(mode="json", exclude={"log_steps", "checkpoint_seconds"})
 
 
 class Distil(Section):

@@ -1,4 +1,4 @@
-"""Checkpoints of one training run: one file, replaced atomically after every epoch.
+"""Checkpoints of one training run: one file, replaced atomically, epoch by epoch and within.
 
 A checkpoint (its SHA-256, then what torch saved) is taken up only by the run that wrote it: the
 same network and starting weights, settings and images. Another, or a damaged one, means
@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import logging
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,55 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tasks.files import atomic_write
+from tasks.files import atomic_write, remove_leftovers
 
 State = dict[str, Any]
 _DIGEST = hashlib.sha256().digest_size
+_SHARE = 0.02  # of the time that checkpoints may take
 log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """When and where the checkpoints of one run are written; without a path, nowhere.
+
+    One is due `seconds` after the last within an epoch, and at the end of every epoch; but
+    never before 50 times as long has passed as the last took to write, so that they take no
+    more than 2 % of the time.
+    """
+
+    def __init__(self, path: Path | None, fingerprint: str, seconds: float) -> None:
+        self.path = path
+        self._fingerprint, self._seconds = fingerprint, seconds
+        self._took, self._last = 0.0, time.monotonic()
+
+    def load(self) -> State | None:
+        """The state to go on from, or None; removes what a killed writer left half-written."""
+        if self.path is None:
+            return None
+        remove_leftovers(self.path)
+        return load_checkpoint(self.path, self._fingerprint)
+
+    def due(self, *, epoch_ended: bool = False) -> bool:
+        """Whether it is time for a checkpoint."""
+        least = 0.0 if epoch_ended else self._seconds
+        passed = time.monotonic() - self._last
+        return self.path is not None and passed >= max(least, self._took / _SHARE)
+
+    def save(self, state: State) -> None:
+        """Write a checkpoint now."""
+        if self.path is None:
+            return
+        started = time.monotonic()
+        save_checkpoint(self.path, self._fingerprint, state)
+        self._last = time.monotonic()
+        self._took = self._last - started
 
 
 def save_checkpoint(path: Path, fingerprint: str, state: State) -> None:
     """Replace the checkpoint; on a full disk OSError, and the last good one stays."""
     buffer = io.BytesIO()  # torch would turn a full disk into a RuntimeError
     torch.save({"fingerprint": fingerprint, **state}, buffer)
-    data = buffer.getvalue()
+    data = buffer.getbuffer()
     try:
         with atomic_write(path) as stream:
             stream.write(hashlib.sha256(data).digest())
@@ -64,3 +102,16 @@ def fingerprint(model: nn.Module, settings: object, arrays: Iterable[npt.NDArray
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def random_state(device: torch.device) -> State:
+    """Where torch's generators are: the CPU's, and a CUDA device's own."""
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def restore_random_state(state: State, device: torch.device) -> None:
+    """Take up what `random_state` gave."""
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)

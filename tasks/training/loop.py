@@ -1,13 +1,13 @@
 """The training loop: shards in, the best weights out; seeded, resumable, on CPU or CUDA.
 
-Every epoch draws its random numbers from the seed and the epoch's own number, so a run that
-was killed and taken up from its checkpoint ends with the same weights, bit for bit on a CPU,
-as one that was not.
+Every epoch draws its random numbers from the seed and the epoch's own number, and a checkpoint
+within an epoch keeps how far they are, so a run that was killed and taken up ends with the same
+weights, bit for bit on a CPU, as one that was not.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,23 +15,30 @@ import torch
 from torch import nn
 
 from tasks.errors import TrainingError
+from tasks.progress import Progress
 from tasks.schema import Train
+from tasks.training.health import StepHealth
 from tasks.training.inference import predict
+from tasks.training.learner import Loss
 from tasks.training.models import ModelSpec
-from tasks.training.trainer import Epoch, Loss, Trainer
+from tasks.training.precision import compile_advice
+from tasks.training.trainer import Epoch, Trainer
 
 if TYPE_CHECKING:
     from tasks.data.shards import ShardSplit
 
-__all__ = ["Epoch", "FitResult", "Loss", "choose_device", "fit", "predict"]
+__all__ = ["Epoch", "FitResult", "Loss", "StepHealth", "choose_device", "fit", "predict"]
+
+_REPORT_SECONDS = 60.0  # where there is no terminal; every epoch has a line of its own
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """The epoch whose weights the model now has, and all epochs in order."""
+    """The epoch whose weights the model now has, all epochs in order, and the divergences."""
 
     best_epoch: int
     history: list[Epoch]
+    step_backs: list[str] = field(default_factory=list)  # each with its diagnosis
 
     @property
     def best(self) -> Epoch:
@@ -49,6 +56,7 @@ def fit(
     loss: Loss | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    on_step: Callable[[StepHealth], None] | None = None,
 ) -> FitResult:
     """Train until `config.epochs` or no better validation loss for `config.patience` epochs.
 
@@ -63,33 +71,38 @@ def fit(
         config: epochs, optimisation and augmentation.
         loss: of (logits, labels, augmented normalised inputs); None is cross-entropy with
             `config.label_smoothing`.
-        checkpoint: file that is replaced after each epoch; a run that finds its own there goes
-            on from it.
+        checkpoint: file that is replaced every `config.checkpoint_seconds` and after epochs; a
+            run that finds its own there goes on from it.
         on_epoch: called after each epoch, on taking up a checkpoint for its epochs first.
             What it raises ends the training and passes through.
+        on_step: called every `config.log_steps` steps; on taking up a checkpoint, again for
+            those after it.
 
     Raises:
-        TrainingError: a loss that is not finite or explodes, no images, no such device, or
-            not enough memory on it.
+        TrainingError: a loss that is not finite or explodes, no images, no such device, not
+            enough memory on it, or it cannot compile the network.
         OSError: the checkpoint cannot be written; the one before it is kept.
     """
     device = choose_device(config.device)
     _check_images(train, validation)
     cpu_only: list[int] | None = [] if device.type == "cpu" else None
-    with torch.random.fork_rng(cpu_only), _memory_advice(config.batch_size):
-        run = Trainer(model.to(device), train, validation, spec, config, loss)
-        run.resume(checkpoint)
+    with torch.random.fork_rng(cpu_only), _memory_advice(config.batch_size), _compiling(config):
+        run = Trainer(model.to(device), train, validation, spec, config, loss, checkpoint)
+        run.resume()
+        run.on_step = on_step
         for epoch in run.history:
             if on_epoch:
                 on_epoch(epoch)
-        while not run.finished:
-            epoch = run.one_epoch()
-            if on_epoch:
-                on_epoch(epoch)
-            run.save(checkpoint)
+        with _progress(run) as progress:
+            run.on_images = progress.add
+            while not run.finished:
+                epoch = run.one_epoch()
+                if on_epoch:
+                    on_epoch(epoch)
+                run.save()
         model.load_state_dict(run.best_weights)
     model.cpu().eval()
-    return FitResult(run.best_epoch, run.history)
+    return FitResult(run.best_epoch, run.history, run.step_backs)
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -118,3 +131,12 @@ def _memory_advice(batch_size: int) -> Iterator[None]:
             f"the device has too little memory for train.batch_size {batch_size}; try "
             f"{max(2, batch_size // 2)} ({error})"
         ) from None
+
+
+def _compiling(config: Train) -> AbstractContextManager[None]:
+    return compile_advice() if config.compile else nullcontext()
+
+
+def _progress(run: Trainer) -> Progress:
+    total = run.config.epochs * len(run.train)
+    return Progress("trained", total, done=run.images_done, seconds=_REPORT_SECONDS)

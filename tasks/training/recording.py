@@ -2,10 +2,11 @@
 
 import shutil
 import subprocess
+from dataclasses import asdict
 
 from tasks.data.shards import SPLITS, Shards
 from tasks.tracking import RunLog
-from tasks.training.loop import Epoch
+from tasks.training.loop import Epoch, StepHealth
 
 
 def record_origin(run: RunLog, shards: Shards, source: str) -> None:
@@ -18,14 +19,16 @@ def record_origin(run: RunLog, shards: Shards, source: str) -> None:
 
 
 def record_epoch(run: RunLog, epoch: Epoch) -> None:
-    """The epoch's losses, accuracy and learning rate."""
-    values = {
-        "train_loss": epoch.train_loss,
-        "validation_loss": epoch.validation_loss,
-        "validation_accuracy": epoch.validation_accuracy,
-        "lr": epoch.lr,
-    }
-    run.metrics(values, step=epoch.epoch)
+    """The epoch's losses, accuracy, learning rate, gradient norm, throughput and peak memory."""
+    values = asdict(epoch)
+    run.metrics(values, step=values.pop("epoch"))
+
+
+def record_step(run: RunLog, health: StepHealth) -> None:
+    """What training measured of itself over the last steps, as steps/loss, steps/lr, ..."""
+    values = asdict(health)
+    step = values.pop("step")
+    run.metrics({f"steps/{name}": value for name, value in values.items()}, step=step)
 
 
 def git_commit() -> str | None:

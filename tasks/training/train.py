@@ -2,12 +2,12 @@
 
 Takes the shards and data/tune/best.yaml, gives data/model (weights, spec and run key),
 data/metrics/train.json and data/plots/curves.csv. Killed and run again, it goes on from the
-last epoch; trained already, it only writes its files again.
+last checkpoint; trained already, it only writes its files again.
 """
 
 import csv
 import logging
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ from tasks.training.models import (
     save_model,
     spec_for,
 )
-from tasks.training.recording import record_epoch, record_origin
+from tasks.training.recording import record_epoch, record_origin, record_step
 
 MODEL, RUN = Path("data/model"), "run.json"
 METRICS, CURVES = Path("data/metrics/train.json"), Path("data/plots/curves.csv")
@@ -52,6 +52,7 @@ def train_model(
         config,
         checkpoint=checkpoint,
         on_epoch=lambda epoch: record_epoch(run, epoch),
+        on_step=lambda health: record_step(run, health),
     )
     return model, spec, result
 
@@ -60,7 +61,7 @@ def main() -> None:
     """The step `train`."""
     params, settings, shards = load_params(), load_settings(), open_shards()
     config = apply_best(params.train)
-    key = f"train-{sha256_json([config.model_dump(mode='json'), shards.digest])[:12]}"
+    key = f"train-{sha256_json([config.deciding(), shards.digest])[:12]}"
     run = open_run(key, "train", settings=settings)
     run.params({"train": config.model_dump(mode="json")})
     record_origin(run, shards, params.ingest.origin)
@@ -84,8 +85,9 @@ def _write(model: Classifier, spec: ModelSpec, result: FitResult, key: str) -> N
     write_json(METRICS, _summary(model, result))
     with atomic_write(CURVES, "w") as stream:
         table = csv.writer(stream, lineterminator="\n")
-        table.writerow(field.name for field in fields(Epoch))
-        table.writerows(asdict(epoch).values() for epoch in result.history)
+        names = [field.name for field in fields(Epoch) if field.compare]  # not how fast it was
+        table.writerow(names)
+        table.writerows([getattr(epoch, name) for name in names] for epoch in result.history)
 
 
 def _summary(model: Classifier, result: FitResult) -> dict[str, float]:
@@ -109,6 +111,8 @@ def _record(run: RunLog, result: FitResult) -> None:
             "best_validation_accuracy": best.validation_accuracy,
         }
     )
+    if result.step_backs:
+        run.tags({"step_backs": "\n".join(result.step_backs)})
     run.file(CURVES, "plots")
     run.finish()
     log.info(

@@ -1,10 +1,10 @@
-"""One training run, epoch by epoch: its state, and how it is saved and taken up again."""
+"""One training run, epoch by epoch and step by step; saved and taken up again at any step."""
 
+import copy
 import logging
-import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,29 +15,41 @@ from torch import Tensor, nn
 
 from tasks.errors import TrainingError
 from tasks.schema import Train
-from tasks.training.checkpoint import State, fingerprint, load_checkpoint, save_checkpoint
+from tasks.training.checkpoint import (
+    Checkpoints,
+    State,
+    fingerprint,
+    random_state,
+    restore_random_state,
+)
+from tasks.training.health import Diverged, Rows, StepHealth, Tally, Watch, peak_memory_mb
 from tasks.training.inference import predict
+from tasks.training.learner import Batch, Learner, Loss
 from tasks.training.models import ModelSpec
-from tasks.training.optimisation import make_optimizer, make_schedule
 from tasks.training.reading import read_ahead
 
 if TYPE_CHECKING:
     from tasks.data.shards import ShardSplit
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-_EXPLODED = 1e3  # nats per image: no schedule brings that back
+_LOWER, _STEP_BACKS = 0.25, 3  # of the rate after a divergence, and how often
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave; `epoch` counts from 1, losses are in nats per image."""
+    """What one epoch gave; `epoch` counts from 1, losses are in nats per image.
+
+    Epochs are equal when the run is, however fast the machine was.
+    """
 
     epoch: int
     train_loss: float
     validation_loss: float
     validation_accuracy: float
-    lr: float
+    lr: float  # after the last step
+    gradient_norm: float  # mean over the steps, before clipping
+    images_per_second: float = field(compare=False)  # in training
+    memory_mb: float = field(compare=False)  # peak: of the device, or of the process on a CPU
 
 
 class Trainer:
@@ -50,28 +62,35 @@ class Trainer:
         validation: "ShardSplit",
         spec: ModelSpec,
         config: Train,
-        loss: Loss | None,
+        loss: Loss | None = None,
+        checkpoint: Path | None = None,
     ) -> None:
         # Here, not at the top: torchvision takes as long to import as torch itself, and
         # `predict` does without it.
         from tasks.training.augmentation import augmentation
 
-        self.model, self.train, self.validation = model, train, validation
+        self.train, self.validation = train, validation
         self.spec, self.config = spec, config
         self.device = next(model.parameters()).device
         self.augment = augmentation(spec, config.augment)
-        self.loss = loss or _cross_entropy(config.label_smoothing)
         # Batches of batch_size or a little more: a last batch of one image would break
         # batch norm, and no image is left out.
-        self.steps = max(1, len(train) // config.batch_size)
-        self.optimizer = make_optimizer(model, config)
-        self.schedule = make_schedule(self.optimizer, config, self.steps)
+        self.steps = max(1, len(train) // (config.batch_size * config.accumulate))
+        arrays = [train.hashes, train.labels, validation.hashes, validation.labels]
+        settings = [spec.model_dump(mode="json"), config.deciding()]
+        run = fingerprint(model, settings, arrays)
+        self.checkpoints = Checkpoints(checkpoint, run, config.checkpoint_seconds)
+        self.learner = Learner(model, config, self.steps, loss)
+        self.watch = Watch(config, train.paths, self.device)
+        self.on_step: Callable[[StepHealth], None] | None = None
+        self.on_images: Callable[[int], None] | None = None
         self.history: list[Epoch] = []
         self.best_epoch = 0
         self.best_weights: dict[str, Tensor] = {}
-        arrays = [train.hashes, train.labels, validation.hashes, validation.labels]
-        settings = [spec.model_dump(mode="json"), config.model_dump(mode="json")]
-        self.fingerprint = fingerprint(model, settings, arrays)
+        self.step_backs: list[str] = []
+        self.epoch, self.interval = Tally.empty(self.device), Tally.empty(self.device)
+        self._random: State | None = None  # where a run that was cut off in an epoch was
+        self._good: State | None = None  # the learner as the epoch began
 
     @property
     def finished(self) -> bool:
@@ -79,90 +98,160 @@ class Trainer:
         done = len(self.history)
         return done >= self.config.epochs or done - self.best_epoch >= self.config.patience
 
-    def one_epoch(self) -> Epoch:
-        """Train on every image once, validate, and keep the weights if they are the best."""
-        number = len(self.history) + 1
-        torch.manual_seed(self.config.seed + 1_000_003 * number)
-        started = time.perf_counter()
-        train_loss = self._train()
-        rate = len(self.train) / (time.perf_counter() - started)
-        epoch = Epoch(number, train_loss, *self._validate(), float(self.schedule.get_last_lr()[0]))
-        self._check(epoch)
-        self.history.append(epoch)
-        if self.best_epoch == 0 or epoch.validation_loss < self._best_loss:
-            self.best_epoch = number
-            state = self.model.state_dict()
-            self.best_weights = {name: value.detach().clone() for name, value in state.items()}
-        self._report(epoch, rate, time.perf_counter() - started)
-        return epoch
+    @property
+    def images_done(self) -> int:
+        """Images trained on so far, over all epochs."""
+        return len(self.history) * len(self.train) + self.epoch.images
 
-    def resume(self, path: Path | None) -> None:
+    def one_epoch(self) -> Epoch:
+        """Train on every image once, validate, and keep the weights if they are the best.
+
+        Of an epoch that was cut off, what is left of it.
+        """
+        while True:
+            try:
+                return self._one_epoch()
+            except Diverged as error:
+                self._step_back(error)
+
+    def resume(self) -> None:
         """Take up the run's own checkpoint, if there is one."""
-        state = load_checkpoint(path, self.fingerprint) if path else None
+        state = self.checkpoints.load()
         if state is None:
             return
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.learner.load_state_dict(state["learner"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.best_epoch, self.best_weights = state["best_epoch"], state["best_weights"]
-        log.info("went on from %s after epoch %d", path, len(self.history))
+        self.step_backs = state["step_backs"]
+        self.epoch = Tally.of(state["epoch"], self.device)
+        self.interval = Tally.of(state["interval"], self.device)
+        if self.epoch.steps:
+            self._random, self._good = state["random"], state["good"]
+        place = f", step {self.epoch.steps} of {self.steps} of the next" if self.epoch.steps else ""
+        log.info(
+            "went on from %s after epoch %d%s", self.checkpoints.path, len(self.history), place
+        )
 
-    def save(self, path: Path | None) -> None:
-        """Replace the checkpoint."""
-        if path is None:
-            return
-        state: State = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "history": [asdict(epoch) for epoch in self.history],
-            "best_epoch": self.best_epoch,
-            "best_weights": self.best_weights,
-        }
-        save_checkpoint(path, self.fingerprint, state)
+    def save(self) -> None:
+        """Write a checkpoint after an epoch: always after the last, else unless it is too soon."""
+        if self.finished or self.checkpoints.due(epoch_ended=True):
+            self.checkpoints.save(self._state())
 
-    @property
-    def _best_loss(self) -> float:
-        return self.history[self.best_epoch - 1].validation_loss
+    def _one_epoch(self) -> Epoch:
+        number, started = len(self.history) + 1, time.perf_counter()
+        for batches, images in self._order(number):
+            self._step(batches, images)
+            if self.checkpoints.due():
+                self.watch.check()
+                self.checkpoints.save(self._state())
+        self.watch.check()
+        train_loss, norm = self.epoch.means()
+        rate, memory = self.epoch.images_per_second(), peak_memory_mb(self.device)
+        loss, accuracy = self._validate()
+        self.watch.check_epoch(number, loss)
+        epoch = Epoch(number, train_loss, loss, accuracy, self.learner.lr, norm, rate, memory)
+        self._end(epoch)
+        self._report(epoch, time.perf_counter() - started)
+        return epoch
 
-    def _train(self) -> float:
-        """One pass over the shuffled images; gives the mean loss."""
-        self.model.train()
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        order = torch.randperm(len(self.train)).tensor_split(self.steps)
-        steps = [indices.numpy() for indices in order]
-        for indices, images in zip(steps, read_ahead(self.train.images, steps), strict=True):
-            inputs = self.augment(images.to(self.device))
-            labels = torch.from_numpy(self.train.labels[indices]).to(self.device)
-            loss = self.loss(self.model(inputs), labels, inputs)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-            self.optimizer.step()
-            self.schedule.step()
-            total += loss.detach() * len(indices)
-        return float(total) / len(self.train)
+    def _order(self, number: int) -> Iterator[tuple[list[Rows], Iterator[Tensor]]]:
+        """What is left of an epoch: the rows of each step's batches, and what reads the images.
+
+        All its random numbers come from the seed and its number.
+        """
+        torch.manual_seed(self.config.seed + 1_000_003 * number)
+        self.learner.model.train()
+        steps = torch.randperm(len(self.train)).tensor_split(self.steps)
+        left = [self._batches(rows) for rows in steps[self.epoch.steps :]]
+        if self._random is not None:
+            restore_random_state(self._random, self.device)
+            self._random = None
+        elif self.config.on_divergence == "step_back":
+            self._good = copy.deepcopy(self.learner.state_dict())
+        images = read_ahead(self.train.images, [rows for batches in left for rows in batches])
+        return ((batches, images) for batches in left)
+
+    def _batches(self, rows: Tensor) -> list[Rows]:
+        """A step's rows as `config.accumulate` batches; fewer where they would be too small."""
+        count = max(1, min(self.config.accumulate, len(rows) // self.config.batch_size))
+        return [batch.numpy() for batch in rows.tensor_split(count)]
+
+    def _step(self, batches: list[Rows], images: Iterator[Tensor]) -> None:
+        lr, count = self.learner.lr, sum(len(rows) for rows in batches)
+        read = (self._batch(rows, next(images)) for rows in batches)
+        loss, norm = self.learner.update(read, count)
+        for tally in (self.epoch, self.interval):
+            tally.add(loss, norm, count)
+        where = f"epoch {len(self.history) + 1}, step {self.epoch.steps} of {self.steps}"
+        self.watch.see(where, loss / count, norm, lr, batches)
+        if self.on_images:
+            self.on_images(count)
+        step = len(self.history) * self.steps + self.epoch.steps
+        if step % self.config.log_steps == 0:
+            self.watch.check_scale(where, self.learner.precision.scaler.get_scale())
+            self._record(step, lr)
+
+    def _batch(self, rows: Rows, images: Tensor) -> Batch:
+        """The network's inputs and the labels of uint8 images, on the device."""
+        labels = torch.from_numpy(self.train.labels[rows]).to(self.device)
+        return self.augment(images.to(self.device)), labels
+
+    def _record(self, step: int, lr: float) -> None:
+        if self.on_step:
+            rate, memory = self.interval.images_per_second(), peak_memory_mb(self.device)
+            self.on_step(StepHealth(step, *self.interval.means(), lr, rate, memory))
+        self.interval = Tally.empty(self.device)
 
     def _validate(self) -> tuple[float, float]:
         """Cross-entropy and accuracy on the validation images."""
-        logits = torch.from_numpy(predict(self.model, self.validation.images, self.spec))
+        logits = torch.from_numpy(predict(self.learner.result, self.validation.images, self.spec))
         labels = torch.from_numpy(np.array(self.validation.labels))
         accuracy = (logits.argmax(1) == labels).double().mean()
         return float(F.cross_entropy(logits.double(), labels)), float(accuracy)
 
-    def _check(self, epoch: Epoch) -> None:
-        losses = (epoch.train_loss, epoch.validation_loss)
-        if all(math.isfinite(loss) for loss in losses) and epoch.train_loss < _EXPLODED:
-            return
-        raise TrainingError(
-            f"training diverged in epoch {epoch.epoch}: train loss {losses[0]:.4g}, validation "
-            f"loss {losses[1]:.4g} with train.lr {self.config.lr:g}; try "
-            f"train.lr {self.config.lr / 10:g}, or a train.grad_clip below "
-            f"{self.config.grad_clip:g}"
-        )
+    def _end(self, epoch: Epoch) -> None:
+        """Count the epoch, and keep its weights if they are the best."""
+        self.learner.schedule.end_epoch(epoch.validation_loss)
+        self.history.append(epoch)
+        self.epoch = Tally.empty(self.device)
+        best = self.history[self.best_epoch - 1].validation_loss if self.best_epoch else None
+        if best is None or epoch.validation_loss < best:
+            self.best_epoch = epoch.epoch
+            state = self.learner.result.state_dict()
+            self.best_weights = {name: value.detach().clone() for name, value in state.items()}
 
-    def _report(self, epoch: Epoch, rate: float, seconds: float) -> None:
+    def _step_back(self, error: Diverged) -> None:
+        """Back to the start of the epoch with a quarter of the rate; raises when that is no use."""
+        if self._good is None:
+            raise error
+        if len(self.step_backs) >= _STEP_BACKS:
+            tried = f"after {_STEP_BACKS} steps back, at {self.learner.rate:g} of the learning rate"
+            raise TrainingError(f"{error} ({tried})")
+        rate = self.learner.rate * _LOWER
+        self.learner.load_state_dict(copy.deepcopy(self._good))
+        self.learner.rate = rate
+        self.step_backs.append(str(error))
+        if self.on_images:
+            self.on_images(-self.epoch.images)
+        self.epoch, self.interval = Tally.empty(self.device), Tally.empty(self.device)
+        self.watch.forget()
+        back = "back to the start of the epoch, with %g of the learning rate (%d of at most %d)"
+        log.warning(f"%s; {back}", error, rate, len(self.step_backs), _STEP_BACKS)
+
+    def _state(self) -> State:
+        return {
+            "learner": self.learner.state_dict(),
+            "history": [asdict(epoch) for epoch in self.history],
+            "best_epoch": self.best_epoch,
+            "best_weights": self.best_weights,
+            "step_backs": self.step_backs,
+            "epoch": self.epoch.state(),
+            "interval": self.interval.state(),
+            "random": random_state(self.device),
+            "good": self._good if self.epoch.steps else None,
+        }
+
+    def _report(self, epoch: Epoch, seconds: float) -> None:
         left = round(seconds * (self.config.epochs - epoch.epoch))
         log.info(
             "epoch %d/%d: train loss %.4f, validation loss %.4f, accuracy %.2f %%, "
@@ -172,13 +261,6 @@ class Trainer:
             epoch.train_loss,
             epoch.validation_loss,
             100 * epoch.validation_accuracy,
-            rate,
+            epoch.images_per_second,
             *divmod(left, 60),
         )
-
-
-def _cross_entropy(smoothing: float) -> Loss:
-    def loss(logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
-
-    return loss

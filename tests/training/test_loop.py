@@ -219,7 +219,7 @@ BARE = """
 import sys
 
 for name in ("mlflow", "prefect", "pandas", "sklearn", "optuna", "safetensors", "ruamel",
-             "pydantic_settings", "dvc", "onnx", "sqlalchemy", "plotly"):
+             "pydantic_settings", "dvc", "onnx", "sqlalchemy", "plotly", "rich"):
     sys.modules[name] = None  # as if it were not installed
 from types import SimpleNamespace
 import numpy as np
@@ -233,7 +233,7 @@ class Split(SimpleNamespace):
     def __len__(self): return len(self.labels)
 
 images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
-split = Split(images=images, labels=np.arange(40) % 4, hashes=np.arange(40))
+split = Split(images=images, labels=np.arange(40) % 4, hashes=np.arange(40), paths=[])
 model = build(spec)
 fit(model, split, split, spec, config)
 assert predict(model, images, spec).shape == (40, 4)

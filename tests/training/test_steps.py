@@ -112,8 +112,17 @@ def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(
     assert curves[0] == curves[1]
     key = json.loads(Path("data/model/run.json").read_text())["run_key"]
     events = read_events(Path("home/tracking") / key)
-    steps = {event["step"] for event in events if event["type"] == "metrics"} - {None}
-    assert steps == set(range(1, len(curves[0].splitlines())))
+    metrics = [event for event in events if event["type"] == "metrics"]
+    epochs = {event["step"] for event in metrics if "train_loss" in event["values"]}
+    assert epochs == set(range(1, len(curves[0].splitlines())))
+    recorded = {
+        event["step"]: event["values"] for event in metrics if "steps/lr" in event["values"]
+    }
+    assert set(recorded) == set(range(4, 25 * 9 + 1, 4))  # 300 images in batches of 32
+    assert set(recorded[4]) == {
+        f"steps/{name}"
+        for name in ("loss", "gradient_norm", "lr", "images_per_second", "memory_mb")
+    }
 
 
 def test_training_takes_the_best_values_and_writes_its_outputs(

@@ -9,11 +9,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tasks.data.parallel import chunks
-from tasks.data.progress import Progress
 from tasks.data.sources.found import below
 from tasks.errors import DataError
 from tasks.files import sha256_json, write_json
 from tasks.locks import waited_for
+from tasks.progress import Progress
 
 _INDEX = ".index.json"  # hidden names are no images
 _TOGETHER = 256  # objects fetched at a time

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks.data.progress import Progress
 from tasks.errors import DataError
 from tasks.files import remove_leftovers, sha256_json, write_directory
 from tasks.locks import waited_for
+from tasks.progress import Progress
 from tasks.schema import TorchvisionSource
 
 #: Data set → split of ours → the arguments that choose it. Those of images with one label.

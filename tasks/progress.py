@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -17,18 +18,23 @@ log = logging.getLogger(__name__)
 class Progress:
     """Counts what is done of `total` and shows rate and time left; a context manager.
 
-    The last log line, with the rate of the whole, is written on a terminal too.
+    `done` of them were before; without a terminal there is a log line every `seconds`. The last
+    one, with the rate of the whole, is written on a terminal too.
     """
 
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total, self._done = what, total, 0
+    def __init__(
+        self, what: str, total: int, done: int = 0, seconds: float = _REPORT_SECONDS
+    ) -> None:
+        self._what, self._total, self._done, self._before = what, total, done, done
+        self._seconds = seconds
         self._start = self._reported = time.monotonic()
         self._bar: Bar | None = None
 
     def __enter__(self) -> Self:
         if self._total and sys.stderr.isatty():
             self._bar = _bar()
-            self._bar.add_task(self._what, total=self._total)
+        if self._bar is not None:
+            self._bar.add_task(self._what, total=self._total, completed=self._done)
             self._bar.start()
         return self
 
@@ -42,23 +48,26 @@ class Progress:
             self._bar.stop()
 
     def add(self, count: int) -> None:
-        """`count` more are done."""
+        """`count` more are done; fewer than none: that many are to be done again."""
         self._done += count
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0], count)
         now = time.monotonic()
-        due = self._bar is None and now - self._reported >= _REPORT_SECONDS
+        due = self._bar is None and now - self._reported >= self._seconds
         if self._done == self._total or due:
             self._reported = now
             log.info("%s %d of %d (%s)", self._what, self._done, self._total, self._pace(now))
 
     def _pace(self, now: float) -> str:
-        rate = self._done / max(now - self._start, 1e-6)
+        rate = (self._done - self._before) / max(now - self._start, 1e-6)
         left = round((self._total - self._done) / max(rate, 1e-6))
         return f"{rate:.0f}/s" + (f", {left // 60}:{left % 60:02d} left" if left else "")
 
 
-def _bar() -> "Bar":
+def _bar() -> "Bar | None":
+    """A bar on standard error; None where rich is not installed."""
+    if find_spec("rich") is None:
+        return None
     from rich.console import Console
     from rich.progress import (
         BarColumn,

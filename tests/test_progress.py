@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from tasks.data.progress import Progress
+from tasks.progress import Progress
 
 ON_A_TERMINAL = """
 import time
-from tasks.data.progress import Progress
+from tasks.progress import Progress
 from tasks.step import configure_logging
 configure_logging()
 with Progress("ingested", 20) as progress:
@@ -27,7 +27,7 @@ def test_log_lines_give_rate_and_time_left(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 2.0, 6.0, 8.0])
-    monkeypatch.setattr("tasks.data.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("tasks.progress.time.monotonic", lambda: next(clock))
     with caplog.at_level(logging.INFO), Progress("ingested", 1000) as progress:
         progress.add(10)
         progress.add(50)
