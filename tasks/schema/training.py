@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from tasks.schema.augmentation import Augment, Imbalance
 from tasks.schema.section import Section, Share
 
 Architecture = Literal[
@@ -60,17 +61,6 @@ class Tune(Section):
     space: dict[str, Range] = Field(description="dotted keys of the train section")
 
 
-class Augment(Section):
-    """Random changes of the training images; 0 or false turns one off."""
-
-    flip: bool
-    shift: float = Field(ge=0, le=0.5, description="share of the side")
-    rotate: float = Field(ge=0, le=180, description="degrees")
-    scale: float = Field(ge=0, lt=1, description="share")
-    brightness: float = Field(ge=0, lt=1, description="share")
-    contrast: float = Field(ge=0, lt=1, description="share")
-
-
 class Train(Section):
     """The model and its optimisation."""
 
@@ -92,6 +82,7 @@ class Train(Section):
     seed: int = Field(ge=0, description="of initialisation, order and augmentation")
     device: Literal["auto", "cpu", "cuda"]
     augment: Augment
+    imbalance: Imbalance
 
 
 class Distil(Section):

@@ -17,8 +17,9 @@ from torch import nn
 from tasks.errors import TrainingError
 from tasks.schema import Train
 from tasks.training.inference import predict
+from tasks.training.losses import Loss
 from tasks.training.models import ModelSpec
-from tasks.training.trainer import Epoch, Loss, Trainer
+from tasks.training.trainer import Epoch, Trainer
 
 if TYPE_CHECKING:
     from tasks.data.shards import ShardSplit
@@ -61,8 +62,7 @@ def fit(
         validation: the images that choose the best epoch.
         spec: size, mean and deviation of the inputs.
         config: epochs, optimisation and augmentation.
-        loss: of (logits, labels, augmented normalised inputs); None is cross-entropy with
-            `config.label_smoothing`.
+        loss: see tasks.training.losses; None is what `config` asks for.
         checkpoint: file that is replaced after each epoch; a run that finds its own there goes
             on from it.
         on_epoch: called after each epoch, on taking up a checkpoint for its epochs first.

@@ -3,7 +3,6 @@
 import logging
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,14 +16,15 @@ from tasks.errors import TrainingError
 from tasks.schema import Train
 from tasks.training.checkpoint import State, fingerprint, load_checkpoint, save_checkpoint
 from tasks.training.inference import predict
+from tasks.training.losses import Loss, class_counts, training_loss
 from tasks.training.models import ModelSpec
 from tasks.training.optimisation import make_optimizer, make_schedule
 from tasks.training.reading import read_ahead
+from tasks.training.sampling import EpochOrder
 
 if TYPE_CHECKING:
     from tasks.data.shards import ShardSplit
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 _EXPLODED = 1e3  # nats per image: no schedule brings that back
 log = logging.getLogger(__name__)
 
@@ -55,21 +55,26 @@ class Trainer:
         # Here, not at the top: torchvision takes as long to import as torch itself, and
         # `predict` does without it.
         from tasks.training.augmentation import augmentation
+        from tasks.training.mixing import mixing
 
         self.model, self.train, self.validation = model, train, validation
         self.spec, self.config = spec, config
         self.device = next(model.parameters()).device
-        self.augment = augmentation(spec, config.augment)
-        self.loss = loss or _cross_entropy(config.label_smoothing)
+        self.augment = augmentation(spec, config.augment.recipe)
+        self.mix = mixing(config.augment.recipe, len(spec.classes))
+        self.order = EpochOrder(train.labels, config.imbalance.sampling, train.weights)
+        counts = class_counts(train.labels, len(spec.classes))
+        self.loss = loss or training_loss(config.imbalance, config.label_smoothing, counts)
         # Batches of batch_size or a little more: a last batch of one image would break
         # batch norm, and no image is left out.
-        self.steps = max(1, len(train) // config.batch_size)
+        self.steps = max(1, len(self.order) // config.batch_size)
         self.optimizer = make_optimizer(model, config)
         self.schedule = make_schedule(self.optimizer, config, self.steps)
         self.history: list[Epoch] = []
         self.best_epoch = 0
         self.best_weights: dict[str, Tensor] = {}
         arrays = [train.hashes, train.labels, validation.hashes, validation.labels]
+        arrays += [] if train.weights is None else [train.weights]
         settings = [spec.model_dump(mode="json"), config.model_dump(mode="json")]
         self.fingerprint = fingerprint(model, settings, arrays)
 
@@ -80,12 +85,12 @@ class Trainer:
         return done >= self.config.epochs or done - self.best_epoch >= self.config.patience
 
     def one_epoch(self) -> Epoch:
-        """Train on every image once, validate, and keep the weights if they are the best."""
+        """Train on the epoch's images, validate, and keep the weights if they are the best."""
         number = len(self.history) + 1
         torch.manual_seed(self.config.seed + 1_000_003 * number)
         started = time.perf_counter()
         train_loss = self._train()
-        rate = len(self.train) / (time.perf_counter() - started)
+        rate = len(self.order) / (time.perf_counter() - started)
         epoch = Epoch(number, train_loss, *self._validate(), float(self.schedule.get_last_lr()[0]))
         self._check(epoch)
         self.history.append(epoch)
@@ -130,19 +135,20 @@ class Trainer:
         """One pass over the shuffled images; gives the mean loss."""
         self.model.train()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        order = torch.randperm(len(self.train)).tensor_split(self.steps)
+        order = self.order.draw().tensor_split(self.steps)
         steps = [indices.numpy() for indices in order]
         for indices, images in zip(steps, read_ahead(self.train.images, steps), strict=True):
             inputs = self.augment(images.to(self.device))
             labels = torch.from_numpy(self.train.labels[indices]).to(self.device)
-            loss = self.loss(self.model(inputs), labels, inputs)
+            inputs, targets = self.mix(inputs, labels)
+            loss = self.loss(self.model(inputs), targets, inputs)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
             self.optimizer.step()
             self.schedule.step()
             total += loss.detach() * len(indices)
-        return float(total) / len(self.train)
+        return float(total) / len(self.order)
 
     def _validate(self) -> tuple[float, float]:
         """Cross-entropy and accuracy on the validation images."""
@@ -175,10 +181,3 @@ class Trainer:
             rate,
             *divmod(left, 60),
         )
-
-
-def _cross_entropy(smoothing: float) -> Loss:
-    def loss(logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
-
-    return loss
