@@ -28,14 +28,14 @@ from torchvision.transforms import v2
 from benchmarks._cifar import add_data_argument, class_folders
 from tasks.data.encoded import EncodedImages, encode, write_encoded
 from tasks.pixels import Images, Pixels
-from tasks.schema import Augment
+from tasks.schema import Recipe
 from tasks.training.augmentation import augmentation
 from tasks.training.models import ModelSpec
 from tasks.training.reading import read_ahead
 
 SIZE, BATCH = 32, 128
 MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
-CHANGES = Augment(flip=True, shift=0.1, rotate=10.0, scale=0.1, brightness=0.1, contrast=0.1)
+CHANGES = Recipe(flip=True, shift=0.1, rotate=10.0, scale=0.1, brightness=0.1, contrast=0.1)
 Source = Callable[[], Iterator[Tensor]]
 
 

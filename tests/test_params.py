@@ -312,3 +312,31 @@ def test_a_wrong_setting_names_its_variable(monkeypatch, value):
     monkeypatch.setenv("VISIONLOOP_PORT", value)
     with pytest.raises(ParamsError, match="environment variable VISIONLOOP_PORT"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("imbalance", "words"),
+    [
+        (
+            {"sampling": "oversample", "class_weights": "inverse"},
+            "sampling oversample and class_weights inverse would correct the class sizes twice",
+        ),
+        (
+            {"class_weights": "effective_number", "logit_adjustment": 1.0},
+            "class_weights effective_number and logit_adjustment 1 would correct",
+        ),
+        ({"focal_gamma": 2.0, "logit_adjustment": 0.5}, "focal_gamma 2 is not defined on adjusted"),
+    ],
+)
+def test_remedies_that_exclude_each_other_are_refused(values, imbalance, words):
+    values["train"]["imbalance"] |= imbalance
+    message = refusal(values)
+    assert "train.imbalance" in message
+    assert words in message
+
+
+def test_remedies_that_go_together_are_taken(values):
+    values["train"]["imbalance"] |= {"focal_gamma": 2.0, "class_weights": "effective_number"}
+    assert check_params(values).train.imbalance.remedy == (
+        "effective-number weights (beta 0.999), focal loss (gamma 2)"
+    )

@@ -6,6 +6,7 @@
 <split>_statistics.npy  float32 N×5, tasks.pixels.STATISTICS of the images before resizing
 <split>_hashes.npy      S32 [N], the manifest's pixel hash
 <split>_paths.json      N paths, as in the manifest
+train_weights.npy       float64 [N], how much an image counts; only when a source says so
 shards.json             classes, input contract, counts, SHA-256 of every file
 """
 
@@ -45,6 +46,7 @@ class ShardSplit:
     statistics: npt.NDArray[np.float32]
     hashes: npt.NDArray[np.bytes_]
     paths: list[str]
+    weights: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,6 +68,9 @@ class Shards:
             raise DataError(f"no split {name!r}; there are {', '.join(SPLITS)}")
         paths = json.loads((self.path / f"{name}_paths.json").read_text(encoding="utf-8"))
         small = {kind: _load(self.path / f"{name}_{kind}.npy") for kind in _SMALL}
+        weights = f"{name}_weights.npy"
+        if weights in self.files:
+            small["weights"] = _load(self.path / weights)
         return ShardSplit(images=self._images(name, len(paths)), paths=paths, **small)
 
     def _images(self, name: str, count: int) -> Images:

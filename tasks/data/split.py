@@ -22,7 +22,7 @@ from tasks.step import run_step
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("path", "source", "label", "box", "pixel_hash", "given_group")
+COLUMNS = ("path", "source", "label", "box", "pixel_hash", "given_group", "weight")
 _LEFT_OUT = "its duplicates, or its group, are in several splits"
 
 log = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ Values live in conf/params.yaml only: no scientific value has a default here.
 
 from pydantic import Field
 
+from tasks.schema.augmentation import PRESETS, Augment, Imbalance, Policy, Recipe
 from tasks.schema.data import (
     Clahe,
     Clean,
@@ -23,7 +24,6 @@ from tasks.schema.section import Section, Share
 from tasks.schema.sources import BoxSource, FolderSource, Source, TableSource, TorchvisionSource
 from tasks.schema.training import (
     Architecture,
-    Augment,
     Choices,
     Compress,
     Distil,
@@ -37,6 +37,7 @@ from tasks.schema.training import (
 )
 
 __all__ = [
+    "PRESETS",
     "Architecture",
     "Augment",
     "BoxSource",
@@ -52,15 +53,18 @@ __all__ = [
     "FloatRange",
     "FolderSource",
     "Gate",
+    "Imbalance",
     "Ingest",
     "IntRange",
     "Normalisation",
     "Params",
     "Percentile",
+    "Policy",
     "Prepare",
     "Prune",
     "Quantize",
     "Range",
+    "Recipe",
     "Section",
     "Serve",
     "Share",

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from tasks.schema.augmentation import Augment, Imbalance
 from tasks.schema.section import Section, Share
 
 Architecture = Literal[
@@ -60,17 +61,6 @@ class Tune(Section):
     space: dict[str, Range] = Field(description="dotted keys of the train section")
 
 
-class Augment(Section):
-    """Random changes of the training images; 0 or false turns one off."""
-
-    flip: bool
-    shift: float = Field(ge=0, le=0.5, description="share of the side")
-    rotate: float = Field(ge=0, le=180, description="degrees")
-    scale: float = Field(ge=0, lt=1, description="share")
-    brightness: float = Field(ge=0, lt=1, description="share")
-    contrast: float = Field(ge=0, lt=1, description="share")
-
-
 class Train(Section):
     """The model and its optimisation."""
 
@@ -110,6 +100,7 @@ class Train(Section):
         gt=0, description="from one checkpoint within an epoch to the next, at least"
     )
     augment: Augment
+    imbalance: Imbalance
 
     def deciding(self) -> dict[str, Any]:
         """The values, JSON-able, that decide the weights: all but when to record and save."""

@@ -1,20 +1,19 @@
 """One optimizer step: a network with its optimizer, schedule, precision and averaged weights."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tasks.schema import Train
 from tasks.training.averaging import WeightAverage
+from tasks.training.losses import Loss
 from tasks.training.optimisation import make_optimizer, make_schedule
 from tasks.training.precision import Precision, compiled
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-Batch = tuple[Tensor, Tensor]  # inputs, normalised float n×3×S×S; labels
+Batch = tuple[Tensor, Tensor]  # inputs, normalised float n×3×S×S; targets (see losses)
 
 
 class Learner:
@@ -24,13 +23,13 @@ class Learner:
         model: the network, on its device.
         config: the train section.
         steps: optimizer steps of an epoch.
-        loss: of (logits, labels, inputs), the mean over the images.
+        loss: of (logits, targets, inputs), the mean over the images.
     """
 
-    def __init__(self, model: nn.Module, config: Train, steps: int, loss: Loss | None) -> None:
+    def __init__(self, model: nn.Module, config: Train, steps: int, loss: Loss) -> None:
         self.model, self.config = model, config
         self.network = compiled(model) if config.compile else model
-        self.loss = loss or cross_entropy(config.label_smoothing)
+        self.loss = loss
         self.optimizer = make_optimizer(model, config)
         self.schedule = make_schedule(self.optimizer, config, steps)
         self.precision = Precision(config.precision, next(model.parameters()).device)
@@ -54,9 +53,9 @@ class Learner:
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), dtype=torch.float64, device=self.precision.device)
-        for inputs, labels in batches:
+        for inputs, targets in batches:
             with self.precision.autocast():
-                loss = self.loss(self.network(inputs).float(), labels, inputs)
+                loss = self.loss(self.network(inputs).float(), targets, inputs)
             self.precision.backward(loss * (len(inputs) / images))
             total += loss.detach() * len(inputs)
         with self._lowered():
@@ -98,12 +97,3 @@ class Learner:
         yield
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
-
-
-def cross_entropy(smoothing: float) -> Loss:
-    """Cross-entropy with label smoothing (Szegedy et al. 2016)."""
-
-    def loss(logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
-
-    return loss

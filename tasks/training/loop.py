@@ -19,7 +19,7 @@ from tasks.progress import Progress
 from tasks.schema import Train
 from tasks.training.health import StepHealth
 from tasks.training.inference import predict
-from tasks.training.learner import Loss
+from tasks.training.losses import Loss
 from tasks.training.models import ModelSpec
 from tasks.training.precision import compile_advice
 from tasks.training.trainer import Epoch, Trainer
@@ -69,8 +69,7 @@ def fit(
         validation: the images that choose the best epoch.
         spec: size, mean and deviation of the inputs.
         config: epochs, optimisation and augmentation.
-        loss: of (logits, labels, augmented normalised inputs); None is cross-entropy with
-            `config.label_smoothing`.
+        loss: see tasks.training.losses; None is what `config` asks for.
         checkpoint: file that is replaced every `config.checkpoint_seconds` and after epochs; a
             run that finds its own there goes on from it.
         on_epoch: called after each epoch, on taking up a checkpoint for its epochs first.
@@ -138,5 +137,5 @@ def _compiling(config: Train) -> AbstractContextManager[None]:
 
 
 def _progress(run: Trainer) -> Progress:
-    total = run.config.epochs * len(run.train)
+    total = run.config.epochs * len(run.order)
     return Progress("trained", total, done=run.images_done, seconds=_REPORT_SECONDS)

@@ -1,8 +1,9 @@
 """The step `train`: train the declared network with the sweep's best values.
 
 Takes the shards and data/tune/best.yaml, gives data/model (weights, spec and run key),
-data/metrics/train.json and data/plots/curves.csv. Killed and run again, it goes on from the
-last checkpoint; trained already, it only writes its files again.
+data/metrics/train.json and, in data/plots, preview.png, curves.csv and validation_classes.csv.
+Killed and run again, it goes on from the last checkpoint; trained already, it only writes its
+files again.
 """
 
 import csv
@@ -20,7 +21,8 @@ from tasks.schema import Train
 from tasks.step import run_step
 from tasks.tracking import RunLog, open_run
 from tasks.training.best import apply_best
-from tasks.training.loop import Epoch, FitResult, fit
+from tasks.training.class_report import ClassRow, class_report, summary, write_class_report
+from tasks.training.loop import Epoch, FitResult, fit, predict
 from tasks.training.models import (
     Classifier,
     ModelSpec,
@@ -29,19 +31,26 @@ from tasks.training.models import (
     save_model,
     spec_for,
 )
+from tasks.training.preview import write_preview
 from tasks.training.recording import record_epoch, record_origin, record_step
 
 MODEL, RUN = Path("data/model"), "run.json"
 METRICS, CURVES = Path("data/metrics/train.json"), Path("data/plots/curves.csv")
+PREVIEW, CLASSES = Path("data/plots/preview.png"), Path("data/plots/validation_classes.csv")
 log = logging.getLogger(__name__)
 
 
 def train_model(
     config: Train, shards: Shards, run: RunLog, checkpoint: Path
 ) -> tuple[Classifier, ModelSpec, FitResult]:
-    """Build the network for the shards and fit it, recording every epoch on `run`."""
+    """Build the network for the shards and fit it, recording every epoch on `run`.
+
+    Before the first, `run` gets a picture of what the network will see (data/plots/preview.png).
+    """
     moments = channel_moments(shards.split("train").images)
     spec = spec_for(shards, config, moments)
+    write_preview(PREVIEW, shards.split("train"), spec, config)
+    run.file(PREVIEW, "plots")
     torch.manual_seed(config.seed)
     model = build(spec, config.pretrained)
     result = fit(
@@ -72,17 +81,30 @@ def main() -> None:
         run.tags({"error": str(error)})
         run.finish("FAILED")
         raise
-    _write(model, spec, result, key)
-    _record(run, result)
+    rows = _class_rows(model, spec, shards, config)
+    _write(model, spec, result, key, rows)
+    _record(run, result, rows)
 
 
-def _write(model: Classifier, spec: ModelSpec, result: FitResult, key: str) -> None:
+def _class_rows(
+    model: Classifier, spec: ModelSpec, shards: Shards, config: Train
+) -> list[ClassRow]:
+    """How well the model of the best epoch knows each class."""
+    train, validation = shards.split("train"), shards.split("validation")
+    predicted = predict(model, validation.images, spec).argmax(1)
+    return class_report(spec.classes, config.imbalance, train, validation, predicted)
+
+
+def _write(
+    model: Classifier, spec: ModelSpec, result: FitResult, key: str, rows: list[ClassRow]
+) -> None:
     def fill(directory: Path) -> None:
         save_model(directory, model, spec)
         write_json(directory / RUN, {"run_key": key})
 
     write_directory(MODEL, fill)
-    write_json(METRICS, _summary(model, result))
+    write_json(METRICS, _summary(model, result) | summary(rows))
+    write_class_report(CLASSES, rows)
     with atomic_write(CURVES, "w") as stream:
         table = csv.writer(stream, lineterminator="\n")
         names = [field.name for field in fields(Epoch) if field.compare]  # not how fast it was
@@ -102,7 +124,7 @@ def _summary(model: Classifier, result: FitResult) -> dict[str, float]:
     }
 
 
-def _record(run: RunLog, result: FitResult) -> None:
+def _record(run: RunLog, result: FitResult, rows: list[ClassRow]) -> None:
     best = result.best
     run.metrics(
         {
@@ -110,10 +132,12 @@ def _record(run: RunLog, result: FitResult) -> None:
             "best_validation_loss": best.validation_loss,
             "best_validation_accuracy": best.validation_accuracy,
         }
+        | {f"best_{name}": value for name, value in summary(rows).items()}
     )
     if result.step_backs:
         run.tags({"step_backs": "\n".join(result.step_backs)})
     run.file(CURVES, "plots")
+    run.file(CLASSES, "plots")
     run.finish()
     log.info(
         "best epoch %d of %d: validation loss %.4f, accuracy %.2f %%",
@@ -121,6 +145,14 @@ def _record(run: RunLog, result: FitResult) -> None:
         len(result.history),
         best.validation_loss,
         100 * best.validation_accuracy,
+    )
+    worst = min(rows, key=lambda row: row.recall)
+    log.info(
+        "imbalance remedy: %s; worst class on validation: %r, recall %.3f, of %d training images",
+        worst.remedy,
+        worst.label,
+        worst.recall,
+        worst.train_images,
     )
 
 

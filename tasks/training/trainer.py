@@ -24,9 +24,11 @@ from tasks.training.checkpoint import (
 )
 from tasks.training.health import Diverged, Rows, StepHealth, Tally, Watch, peak_memory_mb
 from tasks.training.inference import predict
-from tasks.training.learner import Batch, Learner, Loss
+from tasks.training.learner import Batch, Learner
+from tasks.training.losses import Loss, class_counts, training_loss
 from tasks.training.models import ModelSpec
 from tasks.training.reading import read_ahead
+from tasks.training.sampling import EpochOrder
 
 if TYPE_CHECKING:
     from tasks.data.shards import ShardSplit
@@ -68,18 +70,24 @@ class Trainer:
         # Here, not at the top: torchvision takes as long to import as torch itself, and
         # `predict` does without it.
         from tasks.training.augmentation import augmentation
+        from tasks.training.mixing import mixing
 
         self.train, self.validation = train, validation
         self.spec, self.config = spec, config
         self.device = next(model.parameters()).device
-        self.augment = augmentation(spec, config.augment)
+        self.augment = augmentation(spec, config.augment.recipe)
+        self.mix = mixing(config.augment.recipe, len(spec.classes))
+        self.order = EpochOrder(train.labels, config.imbalance.sampling, train.weights)
         # Batches of batch_size or a little more: a last batch of one image would break
         # batch norm, and no image is left out.
-        self.steps = max(1, len(train) // (config.batch_size * config.accumulate))
+        self.steps = max(1, len(self.order) // (config.batch_size * config.accumulate))
         arrays = [train.hashes, train.labels, validation.hashes, validation.labels]
+        arrays += [] if train.weights is None else [train.weights]
         settings = [spec.model_dump(mode="json"), config.deciding()]
         run = fingerprint(model, settings, arrays)
         self.checkpoints = Checkpoints(checkpoint, run, config.checkpoint_seconds)
+        counts = class_counts(train.labels, len(spec.classes))
+        loss = loss or training_loss(config.imbalance, config.label_smoothing, counts)
         self.learner = Learner(model, config, self.steps, loss)
         self.watch = Watch(config, train.paths, self.device)
         self.on_step: Callable[[StepHealth], None] | None = None
@@ -101,10 +109,10 @@ class Trainer:
     @property
     def images_done(self) -> int:
         """Images trained on so far, over all epochs."""
-        return len(self.history) * len(self.train) + self.epoch.images
+        return len(self.history) * len(self.order) + self.epoch.images
 
     def one_epoch(self) -> Epoch:
-        """Train on every image once, validate, and keep the weights if they are the best.
+        """Train on the epoch's images, validate, and keep the weights if they are the best.
 
         Of an epoch that was cut off, what is left of it.
         """
@@ -161,7 +169,7 @@ class Trainer:
         """
         torch.manual_seed(self.config.seed + 1_000_003 * number)
         self.learner.model.train()
-        steps = torch.randperm(len(self.train)).tensor_split(self.steps)
+        steps = self.order.draw().tensor_split(self.steps)
         left = [self._batches(rows) for rows in steps[self.epoch.steps :]]
         if self._random is not None:
             restore_random_state(self._random, self.device)
@@ -192,9 +200,9 @@ class Trainer:
             self._record(step, lr)
 
     def _batch(self, rows: Rows, images: Tensor) -> Batch:
-        """The network's inputs and the labels of uint8 images, on the device."""
+        """The network's inputs and the targets of uint8 images, on the device."""
         labels = torch.from_numpy(self.train.labels[rows]).to(self.device)
-        return self.augment(images.to(self.device)), labels
+        return self.mix(self.augment(images.to(self.device)), labels)
 
     def _record(self, step: int, lr: float) -> None:
         if self.on_step:

@@ -5,6 +5,7 @@ recorded run of its own below the sweep's. Killed and run again, the study goes 
 """
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def sweep(
     run = open_run(key, "tune", settings=settings)
     run.params({"tune": tune.model_dump(mode="json"), "train": train.model_dump(mode="json")})
     record_origin(run, shards, source)
-    current = {name: _value(train.model_dump(), name) for name in tune.space}
+    current = {name: _value(_today(train), name) for name in tune.space}
     journal = settings.home / "studies" / f"{key}.log"
     trials = run_study(journal, tune, current, Sweep(key, tune, train, shards, settings))
     best = best_of(trials)
@@ -79,6 +80,12 @@ def main() -> None:
 
 def _extremes(bounds: Range) -> list[Any]:
     return bounds.choices if isinstance(bounds, Choices) else [bounds.low, bounds.high]
+
+
+def _today(train: Train) -> dict[str, Any]:
+    """The train section's values; where augment is null, its preset's."""
+    values = train.model_dump()
+    return values | {"augment": {**values["augment"], **asdict(train.augment.recipe)}}
 
 
 def _value(values: Any, dotted: str) -> Any:

@@ -34,13 +34,16 @@ def table(images: Iterable[int], classes: int = 2) -> pd.DataFrame:
             "label": str(image % classes),
             "box": None,
             "given_group": None,
+            "weight": None,
             "given_split": None,
             "pixel_hash": digest_of(image),
             "keep": True,
         }
         for image in images
     ]
-    return pd.DataFrame(rows).astype({"given_group": object, "given_split": object})
+    return pd.DataFrame(rows).astype(
+        {"given_group": object, "given_split": object, "weight": float}
+    )
 
 
 def pairs(edges: Iterable[tuple[int, int]] = ()) -> pd.DataFrame:

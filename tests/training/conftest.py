@@ -11,7 +11,7 @@ import pytest
 from tasks.bundle import InputContract
 from tasks.data.shards import SPLITS, Shards, open_shards, write_index
 from tasks.pixels import fit, statistics
-from tasks.schema import Train
+from tasks.schema import Augment, Train
 from tasks.training.models import ModelSpec, channel_moments, spec_for
 
 COUNTS = {"train": 300, "validation": 120, "test": 120}
@@ -70,12 +70,20 @@ TRAIN: dict[str, Any] = {
     "log_steps": 4,
     "checkpoint_seconds": 60.0,
     "augment": {
-        "flip": False,
+        **dict.fromkeys(Augment.model_fields),
+        "preset": "none",
         "shift": 0.05,
         "rotate": 5.0,
         "scale": 0.05,
         "brightness": 0.1,
         "contrast": 0.1,
+    },
+    "imbalance": {
+        "sampling": "none",
+        "class_weights": "none",
+        "beta": 0.999,
+        "focal_gamma": 0.0,
+        "logit_adjustment": 0.0,
     },
 }
 

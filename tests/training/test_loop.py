@@ -233,7 +233,9 @@ class Split(SimpleNamespace):
     def __len__(self): return len(self.labels)
 
 images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
-split = Split(images=images, labels=np.arange(40) % 4, hashes=np.arange(40), paths=[])
+split = Split(
+    images=images, labels=np.arange(40) % 4, hashes=np.arange(40), weights=None, paths=[]
+)
 model = build(spec)
 fit(model, split, split, spec, config)
 assert predict(model, images, spec).shape == (40, 4)

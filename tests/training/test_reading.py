@@ -11,8 +11,9 @@ import torch
 from tasks.bundle import InputContract
 from tasks.data.encoded import EncodedImages, encode, write_encoded
 from tasks.data.shards import SPLITS, Shards, open_shards, write_index
-from tasks.schema import Augment, Train
-from tasks.training.augmentation import augmentation, random_crop
+from tasks.schema import Recipe, Train
+from tasks.training.augmentation import augmentation
+from tasks.training.geometry import random_crop
 from tasks.training.loop import fit
 from tasks.training.models import ModelSpec, build, channel_moments, normalise
 from tasks.training.reading import read_ahead
@@ -90,10 +91,9 @@ def test_a_random_part_is_a_window_of_the_image() -> None:
 
 
 def test_the_margin_is_cut_off_before_everything_else(spec: ModelSpec) -> None:
-    still = Augment(flip=False, shift=0, rotate=0, scale=0, brightness=0, contrast=0)
     images = torch.randint(0, 256, (6, spec.size + 4, spec.size + 4, 3), dtype=torch.uint8)
     torch.manual_seed(3)
-    changed = augmentation(spec, still)(images)
+    changed = augmentation(spec, Recipe())(images)
     torch.manual_seed(3)
     assert torch.allclose(changed, normalise(random_crop(images, spec.size), spec), atol=1e-6)
 

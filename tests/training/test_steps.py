@@ -36,6 +36,13 @@ TUNE = {
 }
 # Each step multiplies the weights by 1 - lr * weight_decay: beyond all bounds.
 WILD = {"lr": 10.0, "weight_decay": 1.0, "epochs": 10}
+OVERSAMPLED = {
+    "sampling": "oversample",
+    "class_weights": "none",
+    "beta": 0.99,
+    "focal_gamma": 0.0,
+    "logit_adjustment": 0.0,
+}
 Workspace = Callable[..., Path]
 
 
@@ -145,6 +152,42 @@ def test_training_takes_the_best_values_and_writes_its_outputs(
     metrics = json.loads(Path("data/metrics/train.json").read_text())
     best = rows[metrics["best_epoch"] - 1]
     assert float(best["validation_accuracy"]) == metrics["validation_accuracy"]
+
+
+def test_training_shows_what_it_sees_before_it_starts_and_each_class_after_it(
+    workspace: Workspace, enter: Callable[[Path], None]
+):
+    enter(workspace("one", epochs=2, imbalance=OVERSAMPLED))
+    write_best(Path(), lr=0.07)
+    train.main()
+    (run,) = Path("home/tracking").glob("train-*")
+    events = read_events(run)
+    order = [event.get("path") or event["type"] for event in events]
+    assert order.index("plots/preview.png") < order.index("metrics")
+    assert "plots/validation_classes.csv" in order
+    assert (run / "files/plots/preview.png").read_bytes() == Path(
+        "data/plots/preview.png"
+    ).read_bytes()
+    rows = table("data/plots/validation_classes.csv")
+    assert [row["label"] for row in rows] == ["0", "1", "2", "3"]
+    assert {row["remedy"] for row in rows} == {"oversample"}
+    assert len({row["shown_per_epoch"] for row in rows}) == 1
+    assert sum(int(row["validation_images"]) for row in rows) == 120
+    metrics = json.loads(Path("data/metrics/train.json").read_text())
+    hits = sum(float(row["recall"]) * int(row["validation_images"]) for row in rows)
+    assert hits / 120 == pytest.approx(metrics["validation_accuracy"])
+    worst = min(float(row["recall"]) for row in rows)
+    assert metrics["validation_worst_recall"] == worst
+
+
+def test_a_sweep_starts_from_the_presets_value_where_a_key_is_null(
+    workspace: Workspace, enter: Callable[[Path], None], train_values: dict[str, Any]
+):
+    space = {"augment.rotate": {"type": "float", "low": 0.0, "high": 15.0}}
+    augment = {**train_values["augment"], "preset": "standard", "rotate": None}
+    enter(workspace("one", tune={"trials": 1, "epochs": 1, "space": space}, augment=augment))
+    tune.main()
+    assert float(table("data/tune/trials.csv")[0]["augment.rotate"]) == 10.0
 
 
 def test_a_trained_model_is_not_trained_again(
