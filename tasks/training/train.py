@@ -20,6 +20,7 @@ from tasks.schema import Train
 from tasks.step import run_step
 from tasks.tracking import RunLog, open_run
 from tasks.training.best import apply_best
+from tasks.training.fitness import judge
 from tasks.training.loop import Epoch, FitResult, fit
 from tasks.training.models import (
     Classifier,
@@ -29,7 +30,7 @@ from tasks.training.models import (
     save_model,
     spec_for,
 )
-from tasks.training.recording import record_epoch, record_origin, record_step
+from tasks.training.recording import record_epoch, record_fitness, record_origin, record_step
 
 MODEL, RUN = Path("data/model"), "run.json"
 METRICS, CURVES = Path("data/metrics/train.json"), Path("data/plots/curves.csv")
@@ -72,6 +73,8 @@ def main() -> None:
         run.tags({"error": str(error)})
         run.finish("FAILED")
         raise
+    splits = shards.split("train"), shards.split("validation")
+    record_fitness(run, judge(model, splits, spec, config, result))
     _write(model, spec, result, key)
     _record(run, result)
 
