@@ -5,7 +5,7 @@ import sys
 import time
 from importlib.util import find_spec
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -35,7 +35,9 @@ class Progress:
             self._bar = _bar()
         if self._bar is not None:
             self._bar.add_task(self._what, total=self._total, completed=self._done)
-            self._bar.start()
+            before = sys.stderr
+            self._bar.start()  # puts itself in the place of standard error
+            _move_log_lines(before)
         return self
 
     def __exit__(
@@ -45,7 +47,9 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         if self._bar is not None:
+            before = sys.stderr
             self._bar.stop()
+            _move_log_lines(before)
 
     def add(self, count: int) -> None:
         """`count` more are done; fewer than none: that many are to be done again."""
@@ -62,6 +66,13 @@ class Progress:
         rate = (self._done - self._before) / max(now - self._start, 1e-6)
         left = round((self._total - self._done) / max(rate, 1e-6))
         return f"{rate:.0f}/s" + (f", {left // 60}:{left % 60:02d} left" if left else "")
+
+
+def _move_log_lines(before: TextIO) -> None:
+    """What is logged to `before` goes to today's standard error: above a bar, not into it."""
+    for handler in logging.root.handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is before:
+            handler.setStream(sys.stderr)
 
 
 def _bar() -> "Bar | None":

@@ -1,12 +1,16 @@
 """What the training steps record of every run: the data set, the code, the epochs."""
 
+import logging
 import shutil
 import subprocess
 from dataclasses import asdict
 
 from tasks.data.shards import SPLITS, Shards
 from tasks.tracking import RunLog
+from tasks.training.fitness import Fitness
 from tasks.training.loop import Epoch, StepHealth
+
+log = logging.getLogger(__name__)
 
 
 def record_origin(run: RunLog, shards: Shards, source: str) -> None:
@@ -29,6 +33,18 @@ def record_step(run: RunLog, health: StepHealth) -> None:
     values = asdict(health)
     step = values.pop("step")
     run.metrics({f"steps/{name}": value for name, value in values.items()}, step=step)
+
+
+def record_fitness(run: RunLog, fitness: Fitness) -> None:
+    """How the network does on training images as they are; over- and underfitting are warned of."""
+    values = {
+        "training_images_loss": fitness.train_loss,
+        "training_images_accuracy": fitness.train_accuracy,
+    }
+    run.metrics(values)
+    run.tags({"fit": fitness.warning or fitness.state})
+    if fitness.warning:
+        log.warning("%s", fitness.warning)
 
 
 def git_commit() -> str | None:

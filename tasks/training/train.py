@@ -22,6 +22,7 @@ from tasks.step import run_step
 from tasks.tracking import RunLog, open_run
 from tasks.training.best import apply_best
 from tasks.training.class_report import ClassRow, class_report, summary, write_class_report
+from tasks.training.fitness import judge
 from tasks.training.loop import Epoch, FitResult, fit, predict
 from tasks.training.models import (
     Classifier,
@@ -32,7 +33,7 @@ from tasks.training.models import (
     spec_for,
 )
 from tasks.training.preview import write_preview
-from tasks.training.recording import record_epoch, record_origin, record_step
+from tasks.training.recording import record_epoch, record_fitness, record_origin, record_step
 
 MODEL, RUN = Path("data/model"), "run.json"
 METRICS, CURVES = Path("data/metrics/train.json"), Path("data/plots/curves.csv")
@@ -81,6 +82,8 @@ def main() -> None:
         run.tags({"error": str(error)})
         run.finish("FAILED")
         raise
+    splits = shards.split("train"), shards.split("validation")
+    record_fitness(run, judge(model, splits, spec, config, result))
     rows = _class_rows(model, spec, shards, config)
     _write(model, spec, result, key, rows)
     _record(run, result, rows)
