@@ -196,7 +196,7 @@ def _write_small(folder: Path, name: str, rows: "pd.DataFrame", classes: list[st
     _save(folder / f"{name}_labels.npy", rows["label"].map(index).to_numpy(np.int64))
     _save(folder / f"{name}_hashes.npy", rows["pixel_hash"].to_numpy().astype("S32"))
     write_json(folder / f"{name}_paths.json", rows["path"].tolist())
-    if name == "train" and rows["weight"].notna().any():
+    if rows["weight"].notna().any():
         _save(folder / f"{name}_weights.npy", rows["weight"].fillna(1.0).to_numpy(np.float64))
 
 

@@ -6,7 +6,7 @@
 <split>_statistics.npy  float32 N×5, tasks.pixels.STATISTICS of the images before resizing
 <split>_hashes.npy      S32 [N], the manifest's pixel hash
 <split>_paths.json      N paths, as in the manifest
-train_weights.npy       float64 [N], how much an image counts; only when a source says so
+<split>_weights.npy     float64 [N], how much an image counts; only when a source says so
 shards.json             classes, input contract, counts, SHA-256 of every file
 """
 

@@ -15,7 +15,9 @@ from torch import Tensor
 from tasks.schema import Imbalance
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Of (logits N×C, targets, augmented normalised inputs N×3×S×S): the mean in nats per image."""
+"""Of (logits N×C, targets, augmented normalised inputs N×3×S×S): the mean in nats per image.
+
+Logits of half precision are taken to float32 first."""
 
 
 def training_loss(config: Imbalance, smoothing: float, counts: npt.NDArray[np.int64]) -> Loss:
@@ -30,7 +32,7 @@ def training_loss(config: Imbalance, smoothing: float, counts: npt.NDArray[np.in
         return _adjusted(prior, smoothing)
 
     def cross_entropy(logits: Tensor, targets: Tensor, inputs: Tensor) -> Tensor:
-        return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
 
     return cross_entropy
 
@@ -71,7 +73,7 @@ def _weighted(weights: Tensor, smoothing: float) -> Loss:
 
     def loss(logits: Tensor, targets: Tensor, inputs: Tensor) -> Tensor:
         return F.cross_entropy(
-            logits,
+            logits.float(),
             targets,
             weights.to(logits.device),
             reduction="none",
@@ -89,7 +91,7 @@ def _focal(gamma: float, weights: Tensor, smoothing: float) -> Loss:
     """
 
     def loss(logits: Tensor, targets: Tensor, inputs: Tensor) -> Tensor:
-        log_p = F.log_softmax(logits, 1)
+        log_p = F.log_softmax(logits.float(), 1)
         # 1 - p without cancellation, and with a finite slope where p is 1
         harder = (-torch.expm1(log_p)).clamp(min=1e-6) ** gamma
         terms = harder * log_p * weights.to(logits.device)
@@ -106,7 +108,7 @@ def _adjusted(prior: Tensor, smoothing: float) -> Loss:
     """
 
     def loss(logits: Tensor, targets: Tensor, inputs: Tensor) -> Tensor:
-        shifted = logits + prior.to(logits.device)
+        shifted = logits.float() + prior.to(logits.device)
         return F.cross_entropy(shifted, targets, label_smoothing=smoothing)
 
     return loss

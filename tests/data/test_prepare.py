@@ -62,7 +62,7 @@ def test_shards_hold_every_image_as_it_is_read(
             split.images[0] = 0
 
 
-def test_weights_reach_the_training_shards_and_only_when_there_are_any(
+def test_weights_reach_the_shards_and_only_when_there_are_any(
     prepared: Path, digits_cleaned: pd.DataFrame, digits_folder: Path, tmp_path: Path
 ) -> None:
     assert open_shards(prepared).split("train").weights is None
@@ -71,10 +71,10 @@ def test_weights_reach_the_training_shards_and_only_when_there_are_any(
     config = Split(validation=0.15, test=0.2, seed=0, folds=None)
     rows = assign(weighted, NO_PAIRS, config)
     prepare(rows, {"digits": digits_folder}, CONTRACT, tmp_path / "shards")
-    train = open_shards(tmp_path / "shards").split("train")
-    assert train.weights is not None
-    np.testing.assert_array_equal(train.weights, np.where(train.labels == 3, 2.5, 1.0))
-    assert open_shards(tmp_path / "shards").split("validation").weights is None
+    for name in SPLITS:
+        split = open_shards(tmp_path / "shards").split(name)
+        assert split.weights is not None
+        np.testing.assert_array_equal(split.weights, np.where(split.labels == 3, 2.5, 1.0))
 
 
 def test_several_processes_give_the_same_bytes(

@@ -62,6 +62,15 @@ def test_labels_and_soft_targets_that_say_the_same_cost_the_same(
     assert torch.allclose(loss(logits, mixed, NOTHING), apart, rtol=1e-5)
 
 
+@pytest.mark.parametrize("remedy", REMEDIES, ids=str)
+def test_logits_of_half_precision_cost_what_they_are(
+    logits: torch.Tensor, labels: torch.Tensor, remedy: dict[str, Any]
+) -> None:
+    loss, half = training_loss(imbalance(**remedy), 0.1, COUNTS), logits.bfloat16()
+    for targets in (labels, F.one_hot(labels, 3).float()):
+        assert torch.equal(loss(half, targets, NOTHING), loss(half.float(), targets, NOTHING))
+
+
 def test_class_weights_are_those_of_the_papers() -> None:
     inverse = class_weights(imbalance(class_weights="inverse"), COUNTS)
     assert inverse / inverse[0] == pytest.approx([1, 10, 90])
