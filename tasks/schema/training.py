@@ -91,6 +91,9 @@ class Train(Section):
     patience: int = Field(ge=1, description="epochs without a better validation loss")
     seed: int = Field(ge=0, description="of initialisation, order and augmentation")
     device: Literal["auto", "cpu", "cuda"]
+    devices: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        description="processes that train together; auto: one a GPU, or one on the CPU"
+    )
     augment: Augment
 
 

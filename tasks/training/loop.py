@@ -16,8 +16,10 @@ from torch import nn
 
 from tasks.errors import TrainingError
 from tasks.schema import Train
+from tasks.training import distributed
 from tasks.training.inference import predict
 from tasks.training.models import ModelSpec
+from tasks.training.synchronised import synchronised
 from tasks.training.trainer import Epoch, Loss, Trainer
 
 if TYPE_CHECKING:
@@ -75,9 +77,11 @@ def fit(
     """
     device = choose_device(config.device)
     _check_images(train, validation)
+    distributed.check_images(len(train), len(validation))
     cpu_only: list[int] | None = [] if device.type == "cpu" else None
-    with torch.random.fork_rng(cpu_only), _memory_advice(config.batch_size):
-        run = Trainer(model.to(device), train, validation, spec, config, loss)
+    model.to(device)
+    with torch.random.fork_rng(cpu_only), _memory_advice(config.batch_size), synchronised(model):
+        run = Trainer(model, train, validation, spec, config, loss)
         run.resume(checkpoint)
         for epoch in run.history:
             if on_epoch:

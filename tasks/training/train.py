@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
-from tasks.data.shards import Shards, open_shards
+from tasks.data.shards import Shards, ShardSplit, open_shards
 from tasks.errors import TrainingError
 from tasks.files import atomic_write, sha256_json, write_directory, write_json
 from tasks.params import load_params, load_settings
-from tasks.schema import Train
-from tasks.step import run_step
-from tasks.tracking import RunLog, open_run
+from tasks.schema import Params, Train
+from tasks.tracking import NoLog, RunLog, open_run
+from tasks.training import distributed
 from tasks.training.best import apply_best
 from tasks.training.loop import Epoch, FitResult, fit
 from tasks.training.models import (
@@ -37,17 +37,25 @@ log = logging.getLogger(__name__)
 
 
 def train_model(
-    config: Train, shards: Shards, run: RunLog, checkpoint: Path
+    config: Train,
+    shards: Shards,
+    run: RunLog,
+    checkpoint: Path,
+    splits: tuple[ShardSplit, ShardSplit] | None = None,
 ) -> tuple[Classifier, ModelSpec, FitResult]:
-    """Build the network for the shards and fit it, recording every epoch on `run`."""
-    moments = channel_moments(shards.split("train").images)
+    """Build the network for the shards and fit it, recording every epoch on `run`.
+
+    `splits` are what to train on and what to validate on: the shards' own unless given.
+    """
+    train, validation = splits or (shards.split("train"), shards.split("validation"))
+    moments = channel_moments(train.images)
     spec = spec_for(shards, config, moments)
     torch.manual_seed(config.seed)
     model = build(spec, config.pretrained)
     result = fit(
         model,
-        shards.split("train"),
-        shards.split("validation"),
+        train,
+        validation,
         spec,
         config,
         checkpoint=checkpoint,
@@ -57,11 +65,19 @@ def train_model(
 
 
 def main() -> None:
-    """The step `train`."""
-    params, settings, shards = load_params(), load_settings(), open_shards()
+    """The step `train`, in as many processes as `train.devices` says."""
+    params = load_params()
     config = apply_best(params.train)
+    if not distributed.in_workers("tasks.training.train", config):
+        with distributed.session(config):
+            _train(params, config)
+
+
+def _train(params: Params, config: Train) -> None:
+    settings, shards = load_settings(), open_shards()
     key = f"train-{sha256_json([config.model_dump(mode='json'), shards.digest])[:12]}"
-    run = open_run(key, "train", settings=settings)
+    writer = distributed.is_writer()
+    run: RunLog = open_run(key, "train", settings=settings) if writer else NoLog()
     run.params({"train": config.model_dump(mode="json")})
     record_origin(run, shards, params.ingest.origin)
     checkpoint = settings.home / "checkpoints" / key / "checkpoint.pt"
@@ -71,8 +87,9 @@ def main() -> None:
         run.tags({"error": str(error)})
         run.finish("FAILED")
         raise
-    _write(model, spec, result, key)
-    _record(run, result)
+    if writer:
+        _write(model, spec, result, key)
+        _record(run, result)
 
 
 def _write(model: Classifier, spec: ModelSpec, result: FitResult, key: str) -> None:
@@ -121,4 +138,4 @@ def _record(run: RunLog, result: FitResult) -> None:
 
 
 if __name__ == "__main__":
-    run_step(main)
+    distributed.run(main)

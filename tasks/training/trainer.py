@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tasks.errors import TrainingError
 from tasks.schema import Train
+from tasks.training import distributed
 from tasks.training.checkpoint import State, fingerprint, load_checkpoint, save_checkpoint
 from tasks.training.inference import predict
 from tasks.training.models import ModelSpec
@@ -59,6 +60,7 @@ class Trainer:
         self.model, self.train, self.validation = model, train, validation
         self.spec, self.config = spec, config
         self.device = next(model.parameters()).device
+        self.network = distributed.parallel(model)
         self.augment = augmentation(spec, config.augment)
         self.loss = loss or _cross_entropy(config.label_smoothing)
         # Batches of batch_size or a little more: a last batch of one image would break
@@ -98,7 +100,9 @@ class Trainer:
 
     def resume(self, path: Path | None) -> None:
         """Take up the run's own checkpoint, if there is one."""
-        state = load_checkpoint(path, self.fingerprint) if path else None
+        if path is None:
+            return
+        state = distributed.on_writer(lambda: load_checkpoint(path, self.fingerprint))
         if state is None:
             return
         self.model.load_state_dict(state["model"])
@@ -120,7 +124,7 @@ class Trainer:
             "best_epoch": self.best_epoch,
             "best_weights": self.best_weights,
         }
-        save_checkpoint(path, self.fingerprint, state)
+        distributed.on_writer(lambda: save_checkpoint(path, self.fingerprint, state))
 
     @property
     def _best_loss(self) -> float:
@@ -132,21 +136,33 @@ class Trainer:
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         order = torch.randperm(len(self.train)).tensor_split(self.steps)
         steps = [indices.numpy() for indices in order]
-        for indices, images in zip(steps, read_ahead(self.train.images, steps), strict=True):
-            inputs = self.augment(images.to(self.device))
-            labels = torch.from_numpy(self.train.labels[indices]).to(self.device)
-            loss = self.loss(self.model(inputs), labels, inputs)
+        own = [indices[distributed.own_rows(len(indices))] for indices in steps]
+        batches = zip(steps, own, read_ahead(self.train.images, own), strict=True)
+        for number, (indices, mine, images) in enumerate(batches):
+            inputs = self._inputs(images, len(indices))
+            labels = torch.from_numpy(self.train.labels[mine]).to(self.device)
+            with distributed.own_draws(number):
+                loss = self.loss(self.network(inputs), labels, inputs)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            share = distributed.share_of_mean(loss, len(mine), len(indices))
+            share.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
             self.optimizer.step()
             self.schedule.step()
-            total += loss.detach() * len(indices)
-        return float(total) / len(self.train)
+            total += loss.detach() * len(mine)
+        return float(distributed.summed(total)) / len(self.train)
+
+    def _inputs(self, images: Tensor, count: int) -> Tensor:
+        """This rank's inputs. The whole batch of `count` is changed: the draws are as in one."""
+        batch = distributed.gathered(images.to(self.device), count)
+        return self.augment(batch)[distributed.own_rows(count)]
 
     def _validate(self) -> tuple[float, float]:
         """Cross-entropy and accuracy on the validation images."""
-        logits = torch.from_numpy(predict(self.model, self.validation.images, self.spec))
+        count = len(self.validation)
+        rows = distributed.own_rows(count)
+        own = torch.from_numpy(predict(self.model, self.validation.images, self.spec, rows))
+        logits = distributed.gathered(own.to(self.device), count).cpu()
         labels = torch.from_numpy(np.array(self.validation.labels))
         accuracy = (logits.argmax(1) == labels).double().mean()
         return float(F.cross_entropy(logits.double(), labels)), float(accuracy)
