@@ -26,6 +26,7 @@ from tasks.schema.training import (
     Augment,
     Choices,
     Compress,
+    CrossValidate,
     Distil,
     FloatRange,
     IntRange,
@@ -46,6 +47,7 @@ __all__ = [
     "Clean",
     "CleanPolicy",
     "Compress",
+    "CrossValidate",
     "Distil",
     "Drift",
     "Evaluate",
@@ -86,6 +88,7 @@ class Params(Section):
     prepare: Prepare
     tune: Tune
     train: Train
+    cross_validate: CrossValidate
     compress: Compress
     budget: Budget
     evaluate: Evaluate

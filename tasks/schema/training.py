@@ -97,6 +97,15 @@ class Train(Section):
     augment: Augment
 
 
+class CrossValidate(Section):
+    """Training on all folds but one, each in turn; the folds are those of split.folds."""
+
+    enabled: bool = Field(
+        description="whether it is done: it takes as long as split.folds trainings"
+    )
+    confidence: float = Field(gt=0.5, lt=1, description="level of the t intervals over the folds")
+
+
 class Distil(Section):
     """Knowledge distillation into a smaller student."""
 
