@@ -28,6 +28,7 @@ from tasks.schema.training import (
     Compress,
     CrossValidate,
     Distil,
+    Ensemble,
     FloatRange,
     IntRange,
     Prune,
@@ -50,6 +51,7 @@ __all__ = [
     "CrossValidate",
     "Distil",
     "Drift",
+    "Ensemble",
     "Evaluate",
     "FloatRange",
     "FolderSource",
@@ -89,6 +91,7 @@ class Params(Section):
     tune: Tune
     train: Train
     cross_validate: CrossValidate
+    ensemble: Ensemble
     compress: Compress
     budget: Budget
     evaluate: Evaluate

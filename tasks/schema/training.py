@@ -106,6 +106,25 @@ class CrossValidate(Section):
     confidence: float = Field(gt=0.5, lt=1, description="level of the t intervals over the folds")
 
 
+class Ensemble(Section):
+    """Several networks as one, to learn from in distillation."""
+
+    kind: Literal["none", "vote", "soup"] = Field(
+        description="vote averages probabilities, soup the weights (of trials only)"
+    )
+    size: int = Field(ge=2, le=64, description="the best so many are members, or tried as such")
+    of: Literal["trials", "folds"] = Field(description="of tune, or of cross_validate")
+
+    @model_validator(mode="after")
+    def _soup_is_of_trials(self) -> Self:
+        if self.kind == "soup" and self.of == "folds":
+            raise ValueError(
+                "kind soup needs of: trials; every image outside the test split was trained on "
+                "by some fold, so nothing could tell whether averaging helps"
+            )
+        return self
+
+
 class Distil(Section):
     """Knowledge distillation into a smaller student."""
 
