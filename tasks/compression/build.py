@@ -33,7 +33,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Context:
-    """What candidates are made of. `folder` takes the ONNX files, `work` the checkpoints."""
+    """What candidates are made of. `folder` takes the ONNX files, `work` the checkpoints.
+
+    `mentor` is the ensemble that the distilled student learns from, if there is one; `soup` the
+    network of averaged weights, which is a candidate of its own.
+    """
 
     teacher: Classifier
     spec: ModelSpec
@@ -43,6 +47,8 @@ class Context:
     params: Compress
     folder: Path
     work: Path
+    mentor: Classifier | None = None
+    soup: "Network | None" = None
 
     @cached_property
     def wanted(self) -> Floats:
@@ -62,7 +68,9 @@ def build_all(context: Context) -> tuple[list[Candidate], list[Failure]]:
     """Every candidate, in a fixed order; raises CompressionError when fp32 itself fails."""
     candidates: list[Candidate] = []
     failed: list[Failure] = []
-    for name, (technique, make) in _NETWORKS.items():
+    soup = context.soup
+    networks = _NETWORKS if soup is None else {**_NETWORKS, "soup": ("model soup", lambda _: soup)}
+    for name, (technique, make) in networks.items():
         for result in _family(context, name, technique, make):
             (candidates if isinstance(result, Candidate) else failed).append(result)  # type: ignore[arg-type]
         if name == FP32:
@@ -83,9 +91,8 @@ def _fp32(context: Context) -> Network:
 def _distilled(context: Context) -> Network:
     params = context.params.distil
     checkpoint = context.work / "distilled.pt"
-    return distil(
-        context.teacher, context.spec, context.splits, context.training, params, checkpoint
-    )
+    teacher = context.mentor or context.teacher
+    return distil(teacher, context.spec, context.splits, context.training, params, checkpoint)
 
 
 def _pruned(context: Context) -> Network:

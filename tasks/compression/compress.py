@@ -10,22 +10,25 @@ import logging
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tasks.compression.build import FP32, Context, build_all
 from tasks.compression.candidates import Candidate, Failure, Results
 from tasks.compression.choose import choose
+from tasks.compression.ensemble import ENSEMBLE, ONNX
 from tasks.compression.measure import choose_threads, eager_run, measure_latency, onnx_run
 from tasks.compression.pareto import as_text, table, write_csv, write_image, write_page
 from tasks.data.shards import Shards, open_shards
 from tasks.errors import CompressionError, TrainingError
 from tasks.files import sha256, sha256_json, write_directory, write_json
 from tasks.params import Settings, load_params, load_settings
-from tasks.schema import Budget, Compress, Params, Train
+from tasks.schema import Budget, Ensemble, Params, Train
 from tasks.step import run_step
 from tasks.tracking import RunLog, open_run
 from tasks.training.best import apply_best
+from tasks.training.ensemble import load_members, vote
 from tasks.training.models import WEIGHTS, Classifier, ModelSpec, load_model
 
 MODEL, CANDIDATES = Path("data/model"), Path("data/candidates")
@@ -40,7 +43,8 @@ def main() -> None:
     check_model(model, spec, shards)
     run_key = read_run_key(MODEL)
     training = apply_best(params.train)
-    work = checkpoints(settings, run_key, shards, training, params.compress)
+    taught = taught_by(params.ensemble, spec)
+    work = checkpoints(settings, run_key, shards, training, params)
     with tempfile.TemporaryDirectory() as folder:
         context = Context(
             teacher=model,
@@ -51,6 +55,7 @@ def main() -> None:
             params=params.compress,
             folder=Path(folder),
             work=work,
+            **taught,
         )
         results = compress(context, params.budget)
         write(results, Path(folder))
@@ -123,12 +128,27 @@ def read_run_key(model: Path) -> str:
         ) from None
 
 
+def taught_by(config: Ensemble, spec: ModelSpec) -> dict[str, Any]:
+    """The ensemble as `Context.mentor`, for inputs of `spec`, and a soup as a candidate too.
+
+    A vote is none: it takes the time of all its members, and the fastest within the budget wins.
+    Raises TrainingError when data/ensemble is not what `config` asks for.
+    """
+    if config.kind == "none":
+        return {}
+    members = load_members(ENSEMBLE, config)
+    soup = (members[0].model, members[0].spec) if config.kind == "soup" else None
+    return {"mentor": vote(members, spec), "soup": soup}
+
+
 def checkpoints(
-    settings: Settings, run_key: str, shards: Shards, training: Train, params: Compress
+    settings: Settings, run_key: str, shards: Shards, training: Train, params: Params
 ) -> Path:
     """Where this compression keeps its checkpoints: another model or setting, another place."""
     parts = [sha256(MODEL / WEIGHTS), shards.digest]
-    parts += [training.model_dump_json(), params.model_dump_json()]
+    parts += [training.model_dump_json(), params.compress.model_dump_json()]
+    if params.ensemble.kind != "none":
+        parts.append(sha256(ENSEMBLE / ONNX))
     return settings.home / "checkpoints" / f"{run_key}-compress-{sha256_json(parts)[:12]}"
 
 

@@ -195,6 +195,8 @@ def _write_small(folder: Path, name: str, rows: "pd.DataFrame", classes: list[st
     index = {label: number for number, label in enumerate(classes)}
     _save(folder / f"{name}_labels.npy", rows["label"].map(index).to_numpy(np.int64))
     _save(folder / f"{name}_hashes.npy", rows["pixel_hash"].to_numpy().astype("S32"))
+    if "fold" in rows and rows["fold"].notna().any():
+        _save(folder / f"{name}_folds.npy", rows["fold"].to_numpy(np.int64))
     write_json(folder / f"{name}_paths.json", rows["path"].tolist())
     if rows["weight"].notna().any():
         _save(folder / f"{name}_weights.npy", rows["weight"].fillna(1.0).to_numpy(np.float64))

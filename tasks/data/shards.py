@@ -5,6 +5,7 @@
 <split>_labels.npy      int64 [N], an index into `classes`
 <split>_statistics.npy  float32 N×5, tasks.pixels.STATISTICS of the images before resizing
 <split>_hashes.npy      S32 [N], the manifest's pixel hash
+<split>_folds.npy       int64 [N], the fold of cross-validation; only with split.folds, not of test
 <split>_paths.json      N paths, as in the manifest
 <split>_weights.npy     float64 [N], how much an image counts; only when a source says so
 shards.json             classes, input contract, counts, SHA-256 of every file
@@ -72,6 +73,16 @@ class Shards:
         if weights in self.files:
             small["weights"] = _load(self.path / weights)
         return ShardSplit(images=self._images(name, len(paths)), paths=paths, **small)
+
+    def folds(self, name: str) -> npt.NDArray[np.int64]:
+        """The fold of each image of a split, int64 [N]; DataError when there are no folds."""
+        file = f"{name}_folds.npy"
+        if file not in self.files:
+            raise DataError(
+                f"{self.path} holds no folds; set split.folds to their number and run "
+                "`dvc repro prepare`"
+            )
+        return _load(self.path / file)
 
     def _images(self, name: str, count: int) -> Images:
         raw = f"{name}_images.npy"

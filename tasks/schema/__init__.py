@@ -26,7 +26,9 @@ from tasks.schema.training import (
     Architecture,
     Choices,
     Compress,
+    CrossValidate,
     Distil,
+    Ensemble,
     FloatRange,
     IntRange,
     Prune,
@@ -47,8 +49,10 @@ __all__ = [
     "Clean",
     "CleanPolicy",
     "Compress",
+    "CrossValidate",
     "Distil",
     "Drift",
+    "Ensemble",
     "Evaluate",
     "FloatRange",
     "FolderSource",
@@ -90,6 +94,8 @@ class Params(Section):
     prepare: Prepare
     tune: Tune
     train: Train
+    cross_validate: CrossValidate
+    ensemble: Ensemble
     compress: Compress
     budget: Budget
     evaluate: Evaluate

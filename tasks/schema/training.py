@@ -99,12 +99,43 @@ class Train(Section):
     checkpoint_seconds: float = Field(
         gt=0, description="from one checkpoint within an epoch to the next, at least"
     )
+    devices: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        description="processes that train together; auto: one a GPU, or one on the CPU"
+    )
     augment: Augment
     imbalance: Imbalance
 
     def deciding(self) -> dict[str, Any]:
         """The values, JSON-able, that decide the weights: all but when to record and save."""
         return self.model_dump(mode="json", exclude={"log_steps", "checkpoint_seconds"})
+
+
+class CrossValidate(Section):
+    """Training on all folds but one, each in turn; the folds are those of split.folds."""
+
+    enabled: bool = Field(
+        description="whether it is done: it takes as long as split.folds trainings"
+    )
+    confidence: float = Field(gt=0.5, lt=1, description="level of the t intervals over the folds")
+
+
+class Ensemble(Section):
+    """Several networks as one, to learn from in distillation."""
+
+    kind: Literal["none", "vote", "soup"] = Field(
+        description="vote averages probabilities, soup the weights (of trials only)"
+    )
+    size: int = Field(ge=2, le=64, description="the best so many are members, or tried as such")
+    of: Literal["trials", "folds"] = Field(description="of tune, or of cross_validate")
+
+    @model_validator(mode="after")
+    def _soup_is_of_trials(self) -> Self:
+        if self.kind == "soup" and self.of == "folds":
+            raise ValueError(
+                "kind soup needs of: trials; every image outside the test split was trained on "
+                "by some fold, so nothing could tell whether averaging helps"
+            )
+        return self
 
 
 class Distil(Section):

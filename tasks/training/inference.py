@@ -17,15 +17,18 @@ Floats = npt.NDArray[np.float32]
 _BATCH = 256
 
 
-def predict(model: nn.Module, images: "Images", spec: ModelSpec) -> Floats:
-    """Logits of uint8 N×S×S×3 images, float32 N×C, in evaluation mode on the model's device."""
+def predict(
+    model: nn.Module, images: "Images", spec: ModelSpec, rows: slice = slice(None)
+) -> Floats:
+    """Logits of `rows` of uint8 N×S×S×3 images, float32 n×C, evaluated on the model's device."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     logits = []
-    starts = range(0, len(images), _BATCH)
+    first, end, _ = rows.indices(len(images))
+    parts = [slice(at, min(at + _BATCH, end)) for at in range(first, end, _BATCH)]
     with torch.inference_mode():
-        for batch in read_ahead(images, [slice(start, start + _BATCH) for start in starts]):
+        for batch in read_ahead(images, parts):
             logits.append(model(normalise(batch.to(device), spec)).float().cpu())
     model.train(was_training)
     return np.asarray(torch.cat(logits).numpy(), np.float32)

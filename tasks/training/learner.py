@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.schema import Train
+from tasks.training import distributed
 from tasks.training.averaging import WeightAverage
 from tasks.training.losses import Loss
 from tasks.training.optimisation import make_optimizer, make_schedule
@@ -28,7 +29,7 @@ class Learner:
 
     def __init__(self, model: nn.Module, config: Train, steps: int, loss: Loss) -> None:
         self.model, self.config = model, config
-        self.network = compiled(model) if config.compile else model
+        self.network = distributed.parallel(compiled(model) if config.compile else model)
         self.loss = loss
         self.optimizer = make_optimizer(model, config)
         self.schedule = make_schedule(self.optimizer, config, steps)
@@ -46,18 +47,21 @@ class Learner:
         """The highest learning rate of the parameter groups for the next step."""
         return self.rate * float(max(group["lr"] for group in self.optimizer.param_groups))
 
-    def update(self, batches: Iterable[Batch], images: int) -> tuple[Tensor, Tensor]:
-        """One step on the mean loss over the `images` images of all the batches together.
+    def update(self, batches: Iterable[Batch], images: int, step: int) -> tuple[Tensor, Tensor]:
+        """One step on the mean loss over the `images` images of all batches, of all ranks.
 
+        `step` is its number in the epoch: what the network draws (dropout) depends on it.
         Gives the loss summed over the images (float64) and the gradient norm before clipping.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), dtype=torch.float64, device=self.precision.device)
-        for inputs, targets in batches:
-            with self.precision.autocast():
+        for number, (inputs, targets) in enumerate(batches):
+            draws = distributed.own_draws(step * self.config.accumulate + number)
+            with draws, self.precision.autocast():
                 loss = self.loss(self.network(inputs).float(), targets, inputs)
-            self.precision.backward(loss * (len(inputs) / images))
+            self.precision.backward(distributed.share_of_mean(loss, len(inputs), images))
             total += loss.detach() * len(inputs)
+        distributed.summed(total)
         with self._lowered():
             weights = self.model.parameters()
             norm = self.precision.step(self.optimizer, weights, self.config.grad_clip)

@@ -17,11 +17,13 @@ from torch import nn
 from tasks.errors import TrainingError
 from tasks.progress import Progress
 from tasks.schema import Train
+from tasks.training import distributed
 from tasks.training.health import StepHealth
 from tasks.training.inference import predict
 from tasks.training.losses import Loss
 from tasks.training.models import ModelSpec
 from tasks.training.precision import compile_advice
+from tasks.training.synchronised import synchronised
 from tasks.training.trainer import Epoch, Trainer
 
 if TYPE_CHECKING:
@@ -84,9 +86,16 @@ def fit(
     """
     device = choose_device(config.device)
     _check_images(train, validation)
+    distributed.check_images(len(train), len(validation))
     cpu_only: list[int] | None = [] if device.type == "cpu" else None
-    with torch.random.fork_rng(cpu_only), _memory_advice(config.batch_size), _compiling(config):
-        run = Trainer(model.to(device), train, validation, spec, config, loss, checkpoint)
+    model.to(device)
+    with (
+        torch.random.fork_rng(cpu_only),
+        _memory_advice(config.batch_size),
+        _compiling(config),
+        synchronised(model),
+    ):
+        run = Trainer(model, train, validation, spec, config, loss, checkpoint)
         run.resume()
         run.on_step = on_step
         for epoch in run.history:

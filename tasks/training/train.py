@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from tasks.data.shards import Shards, open_shards
+from tasks.data.shards import Shards, ShardSplit, open_shards
 from tasks.errors import TrainingError
 from tasks.files import atomic_write, sha256_json, write_directory, write_json
 from tasks.params import load_params, load_settings
-from tasks.schema import Train
-from tasks.step import run_step
-from tasks.tracking import RunLog, open_run
+from tasks.schema import Params, Train
+from tasks.tracking import NoLog, RunLog, open_run
+from tasks.training import distributed
 from tasks.training.best import apply_best
 from tasks.training.class_report import ClassRow, class_report, summary, write_class_report
 from tasks.training.fitness import judge
@@ -42,22 +42,29 @@ log = logging.getLogger(__name__)
 
 
 def train_model(
-    config: Train, shards: Shards, run: RunLog, checkpoint: Path
+    config: Train,
+    shards: Shards,
+    run: RunLog,
+    checkpoint: Path,
+    splits: tuple[ShardSplit, ShardSplit] | None = None,
 ) -> tuple[Classifier, ModelSpec, FitResult]:
     """Build the network for the shards and fit it, recording every epoch on `run`.
 
-    Before the first, `run` gets a picture of what the network will see (data/plots/preview.png).
+    `splits` are what to train on and what to validate on: the shards' own unless given. Of those,
+    `run` gets a picture of what the network will see first (data/plots/preview.png).
     """
-    moments = channel_moments(shards.split("train").images)
+    train, validation = splits or (shards.split("train"), shards.split("validation"))
+    moments = channel_moments(train.images)
     spec = spec_for(shards, config, moments)
-    write_preview(PREVIEW, shards.split("train"), spec, config)
-    run.file(PREVIEW, "plots")
+    if splits is None and distributed.is_writer():
+        write_preview(PREVIEW, train, spec, config)
+        run.file(PREVIEW, "plots")
     torch.manual_seed(config.seed)
     model = build(spec, config.pretrained)
     result = fit(
         model,
-        shards.split("train"),
-        shards.split("validation"),
+        train,
+        validation,
         spec,
         config,
         checkpoint=checkpoint,
@@ -68,11 +75,19 @@ def train_model(
 
 
 def main() -> None:
-    """The step `train`."""
-    params, settings, shards = load_params(), load_settings(), open_shards()
+    """The step `train`, in as many processes as `train.devices` says."""
+    params = load_params()
     config = apply_best(params.train)
+    if not distributed.in_workers("tasks.training.train", config):
+        with distributed.session(config):
+            _train(params, config)
+
+
+def _train(params: Params, config: Train) -> None:
+    settings, shards = load_settings(), open_shards()
     key = f"train-{sha256_json([config.deciding(), shards.digest])[:12]}"
-    run = open_run(key, "train", settings=settings)
+    writer = distributed.is_writer()
+    run: RunLog = open_run(key, "train", settings=settings) if writer else NoLog()
     run.params({"train": config.model_dump(mode="json")})
     record_origin(run, shards, params.ingest.origin)
     checkpoint = settings.home / "checkpoints" / key / "checkpoint.pt"
@@ -82,11 +97,12 @@ def main() -> None:
         run.tags({"error": str(error)})
         run.finish("FAILED")
         raise
-    splits = shards.split("train"), shards.split("validation")
-    record_fitness(run, judge(model, splits, spec, config, result))
-    rows = _class_rows(model, spec, shards, config)
-    _write(model, spec, result, key, rows)
-    _record(run, result, rows)
+    if writer:
+        splits = shards.split("train"), shards.split("validation")
+        record_fitness(run, judge(model, splits, spec, config, result))
+        rows = _class_rows(model, spec, shards, config)
+        _write(model, spec, result, key, rows)
+        _record(run, result, rows)
 
 
 def _class_rows(
@@ -160,4 +176,4 @@ def _record(run: RunLog, result: FitResult, rows: list[ClassRow]) -> None:
 
 
 if __name__ == "__main__":
-    run_step(main)
+    distributed.run(main)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tasks.errors import TrainingError
 from tasks.schema import Train
+from tasks.training import distributed
 from tasks.training.checkpoint import (
     Checkpoints,
     State,
@@ -124,7 +125,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Take up the run's own checkpoint, if there is one."""
-        state = self.checkpoints.load()
+        state = distributed.on_writer(self.checkpoints.load)
         if state is None:
             return
         self.learner.load_state_dict(state["learner"])
@@ -142,16 +143,22 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint after an epoch: always after the last, else unless it is too soon."""
-        if self.finished or self.checkpoints.due(epoch_ended=True):
-            self.checkpoints.save(self._state())
+        if self.finished or self._due(epoch_ended=True):
+            self._save()
+
+    def _due(self, epoch_ended: bool = False) -> bool:
+        return distributed.on_writer(lambda: self.checkpoints.due(epoch_ended=epoch_ended))
+
+    def _save(self) -> None:
+        distributed.on_writer(lambda: self.checkpoints.save(self._state()))
 
     def _one_epoch(self) -> Epoch:
         number, started = len(self.history) + 1, time.perf_counter()
         for batches, images in self._order(number):
             self._step(batches, images)
-            if self.checkpoints.due():
+            if self._due():
                 self.watch.check()
-                self.checkpoints.save(self._state())
+                self._save()
         self.watch.check()
         train_loss, norm = self.epoch.means()
         rate, memory = self.epoch.images_per_second(), peak_memory_mb(self.device)
@@ -176,7 +183,8 @@ class Trainer:
             self._random = None
         elif self.config.on_divergence == "step_back":
             self._good = copy.deepcopy(self.learner.state_dict())
-        images = read_ahead(self.train.images, [rows for batches in left for rows in batches])
+        own = [rows[distributed.own_rows(len(rows))] for batches in left for rows in batches]
+        images = read_ahead(self.train.images, own)
         return ((batches, images) for batches in left)
 
     def _batches(self, rows: Tensor) -> list[Rows]:
@@ -187,7 +195,7 @@ class Trainer:
     def _step(self, batches: list[Rows], images: Iterator[Tensor]) -> None:
         lr, count = self.learner.lr, sum(len(rows) for rows in batches)
         read = (self._batch(rows, next(images)) for rows in batches)
-        loss, norm = self.learner.update(read, count)
+        loss, norm = self.learner.update(read, count, self.epoch.steps)
         for tally in (self.epoch, self.interval):
             tally.add(loss, norm, count)
         where = f"epoch {len(self.history) + 1}, step {self.epoch.steps} of {self.steps}"
@@ -200,9 +208,15 @@ class Trainer:
             self._record(step, lr)
 
     def _batch(self, rows: Rows, images: Tensor) -> Batch:
-        """The network's inputs and the targets of uint8 images, on the device."""
+        """The network's inputs and the targets, on the device: this rank's part of the rows.
+
+        `images` are its own; the whole batch is changed and mixed, with the draws of one process.
+        """
         labels = torch.from_numpy(self.train.labels[rows]).to(self.device)
-        return self.mix(self.augment(images.to(self.device)), labels)
+        batch = distributed.gathered(images.to(self.device), len(rows))
+        inputs, targets = self.mix(self.augment(batch), labels)
+        own = distributed.own_rows(len(rows))
+        return inputs[own], targets[own]
 
     def _record(self, step: int, lr: float) -> None:
         if self.on_step:
@@ -212,7 +226,11 @@ class Trainer:
 
     def _validate(self) -> tuple[float, float]:
         """Cross-entropy and accuracy on the validation images."""
-        logits = torch.from_numpy(predict(self.learner.result, self.validation.images, self.spec))
+        count = len(self.validation)
+        rows = distributed.own_rows(count)
+        images = self.validation.images
+        own = torch.from_numpy(predict(self.learner.result, images, self.spec, rows))
+        logits = distributed.gathered(own.to(self.device), count).cpu()
         labels = torch.from_numpy(np.array(self.validation.labels))
         accuracy = (logits.argmax(1) == labels).double().mean()
         return float(F.cross_entropy(logits.double(), labels)), float(accuracy)

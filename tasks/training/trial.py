@@ -9,12 +9,13 @@ import torch
 
 from tasks.data.shards import Shards
 from tasks.errors import TrainingError
+from tasks.files import write_directory
 from tasks.params import Settings
 from tasks.schema import Train, Tune
 from tasks.tracking import RunLog, open_run
 from tasks.training.best import overridden
 from tasks.training.loop import Epoch, fit
-from tasks.training.models import Moments, build, channel_moments, spec_for
+from tasks.training.models import Moments, build, channel_moments, save_model, spec_for
 from tasks.training.recording import record_epoch
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ class Sweep:
         model = build(spec, config.pretrained)
         train, validation = self.shards.split("train"), self.shards.split("validation")
         best = fit(model, train, validation, spec, config, on_epoch=on_epoch).best
+        weights = self.settings.home / "studies" / self.key / f"trial-{trial.number}"
+        write_directory(weights, lambda folder: save_model(folder, model, spec))
         trial.set_user_attr("accuracy", best.validation_accuracy)
         trial.set_user_attr("best_epoch", best.epoch)
         return best.validation_loss

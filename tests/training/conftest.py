@@ -1,8 +1,9 @@
 """Real digits as shards on disk, and a small, fast train section."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,22 @@ from tasks.bundle import InputContract
 from tasks.data.shards import SPLITS, Shards, open_shards, write_index
 from tasks.pixels import fit, statistics
 from tasks.schema import Augment, Train
+from tasks.training import distributed
 from tasks.training.models import ModelSpec, channel_moments, spec_for
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _processes() -> Iterator[None]:
+    """Under torchrun (see test_distributed.py) the tests train together with the other ranks."""
+    with distributed.session(Train.model_validate(TRAIN)):
+        yield
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """One folder for all ranks: they train one model, and one of them writes."""
+    return distributed.on_writer(lambda: tmp_path)
+
 
 COUNTS = {"train": 300, "validation": 120, "test": 120}
 SIZE = 8
@@ -69,6 +85,7 @@ TRAIN: dict[str, Any] = {
     "on_divergence": "stop",
     "log_steps": 4,
     "checkpoint_seconds": 60.0,
+    "devices": 1,
     "augment": {
         **dict.fromkeys(Augment.model_fields),
         "preset": "none",

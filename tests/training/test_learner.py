@@ -8,6 +8,7 @@ from tasks.data.shards import Shards
 from tasks.errors import TrainingError
 from tasks.schema import Train
 from tasks.training.learner import Learner
+from tasks.training.losses import class_counts, training_loss
 from tasks.training.loop import FitResult, fit, predict
 from tasks.training.models import Classifier, ModelSpec, build, normalise
 
@@ -31,15 +32,17 @@ def test_accumulated_gradients_are_those_of_the_large_batch(
     split = shards.split("train")
     inputs = normalise(torch.from_numpy(split.images[:60].copy()), spec)
     labels = torch.from_numpy(split.labels[:60])
-    learners = []
+    learners, settings = [], config(label_smoothing=0.1)
+    counts = class_counts(split.labels, 4)
+    loss = training_loss(settings.imbalance, settings.label_smoothing, counts)
     for _ in range(2):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4))  # batch norms see batches
-        learners.append(Learner(model, config(label_smoothing=0.1), 10, None))
+        learners.append(Learner(model, settings, 10, loss))
     whole, parts = learners
     sums = [
-        whole.update([(inputs, labels)], 60),
-        parts.update(list(zip(inputs.split([32, 28]), labels.split([32, 28]), strict=True)), 60),
+        whole.update([(inputs, labels)], 60, 0),
+        parts.update(list(zip(inputs.split([32, 28]), labels.split([32, 28]), strict=True)), 60, 0),
     ]
     for one, other in zip(*sums, strict=True):
         assert float(one) == pytest.approx(float(other), rel=1e-5)
@@ -53,11 +56,11 @@ def test_accumulation_takes_fewer_steps_and_leaves_no_image_out(
     steps: list[list[int]] = []
     update = Learner.update
 
-    def seen(self: Learner, batches: list, images: int) -> tuple:
+    def seen(self: Learner, batches: list, images: int, step: int) -> tuple:
         kept = list(batches)
         steps.append([len(inputs) for inputs, _ in kept])
         assert sum(steps[-1]) == images
-        return update(self, kept, images)
+        return update(self, kept, images, step)
 
     monkeypatch.setattr(Learner, "update", seen)
     train(shards, spec, config(epochs=1, accumulate=3))

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from tasks.data.shards import Shards
 from tasks.errors import TrainingError
 from tasks.schema import Train
+from tasks.training.distributed import is_writer
 from tasks.training.loop import Epoch, FitResult, fit, predict
 from tasks.training.models import Classifier, ModelSpec, build
 from tasks.training.optimisation import make_optimizer
@@ -117,7 +118,7 @@ def test_a_damaged_checkpoint_is_not_taken_up(
     checkpoint.write_bytes(data[: int(keep * len(data))])
     model, _ = train(shards, spec, config(epochs=1), checkpoint=checkpoint)
     assert weights(model) == weights(fresh)
-    assert "is damaged" in caplog.text
+    assert "is damaged" in caplog.text or not is_writer()
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(
@@ -224,6 +225,7 @@ for name in ("mlflow", "prefect", "pandas", "sklearn", "optuna", "safetensors", 
 from types import SimpleNamespace
 import numpy as np
 from tasks.schema import Train
+from tasks.training.distributed import is_writer
 from tasks.training.loop import fit, predict
 from tasks.training.models import ModelSpec, build
 config = Train.model_validate_json(sys.argv[1])
