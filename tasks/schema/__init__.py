@@ -21,19 +21,15 @@ from tasks.schema.data import (
 from tasks.schema.production import Budget, Drift, Evaluate, Gate, Serve
 from tasks.schema.section import Section, Share
 from tasks.schema.sources import BoxSource, FolderSource, Source, TableSource, TorchvisionSource
+from tasks.schema.sweep import Choices, FloatRange, IntRange, Range, Tune, in_order
 from tasks.schema.training import (
     Architecture,
     Augment,
-    Choices,
     Compress,
     Distil,
-    FloatRange,
-    IntRange,
     Prune,
     Quantize,
-    Range,
     Train,
-    Tune,
 )
 
 __all__ = [
@@ -73,6 +69,7 @@ __all__ = [
     "Unchanged",
     "Validate",
     "ZScore",
+    "in_order",
 ]
 
 

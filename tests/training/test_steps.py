@@ -27,13 +27,17 @@ TUNE = {
     "minutes": 60.0,
     "epochs": 3,
     "seed": 0,
+    "sampler": "tpe",
     "pruner": "hyperband",
+    "objectives": ["loss"],
+    "keep": 2,
     "space": {
         "lr": {"type": "float", "low": 0.02, "high": 0.3, "log": True},
         "augment.rotate": {"type": "float", "low": 0.0, "high": 15.0},
         "optimizer": {"type": "categorical", "choices": ["sgd", "adamw"]},
     },
 }
+PLOTS = ("history", "parallel_coordinate", "importance", "slice")
 # Each step multiplies the weights by 1 - lr * weight_decay: beyond all bounds.
 WILD = {"lr": 10.0, "weight_decay": 1.0, "epochs": 10}
 Workspace = Callable[..., Path]
@@ -81,7 +85,8 @@ def killed(folder: Path, module: str, ready: Callable[[], bool]) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {path.name: sha256(path) for path in folder.iterdir()}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): sha256(path) for path in files}
 
 
 def table(path: str) -> list[dict[str, str]]:
@@ -182,7 +187,8 @@ def test_a_killed_sweep_ends_as_an_unbroken_one(
         enter(folder)
         tune.main()
     outcomes = [contents(folder / "data" / "tune") for folder in folders]
-    assert set(outcomes[0]) == {"best.yaml", "trials.csv", "study.html"}
+    plots = {f"plots/{name}.png" for name in PLOTS}
+    assert set(outcomes[0]) == {"best.yaml", "study.json", "trials.csv", "study.html", *plots}
     assert outcomes[0] == outcomes[1]
     rows = table("data/tune/trials.csv")
     assert [row["trial"] for row in rows] == ["0", "1", "2", "3"]
@@ -204,7 +210,7 @@ def test_a_sweep_starts_from_todays_values_and_records_every_trial_below_it(
         events = read_events(Path(f"{parents[0]}-trial-{number}"))
         assert events[0]["parent"] == parents[0].name
         steps = [event["step"] for event in events if event["type"] == "metrics"]
-        assert steps == [1, 2, 3]
+        assert steps == [1, 2, 3, None]
         assert events[-1]["status"] == "FINISHED"
 
 
