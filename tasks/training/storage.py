@@ -71,6 +71,17 @@ class Journal:
         path.unlink(missing_ok=True)
         return False
 
+    def others(self) -> int:
+        """How many other workers are at work."""
+        with self.turn():
+            names = [path.name for path in self._workers.iterdir()]
+            return sum(self.alive(name) for name in names if name != self.worker)
+
+    def close(self) -> None:
+        """Leave the study."""
+        (self._workers / self.worker).unlink(missing_ok=True)
+        self._lease.close()
+
     def replace(self, fill: Callable[[BaseStorage], None]) -> None:
         """Put another journal, written by `fill`, in this one's place; only when alone."""
         fresh = self.file.with_suffix(".rebuilt")
@@ -114,7 +125,7 @@ class Database:
         self.study, self._url = study, _address(url)
         self.worker = str(secrets.randbelow(2**31 - 2) + 1)
         digest = hashlib.sha256(study.encode()).digest()
-        self._space = int.from_bytes(digest[:4], "big", signed=True)
+        self._space = int.from_bytes(digest[:4], "big") >> 1
         options = {"options": _SESSION, "connect_timeout": 10}
         self._engine = sa.create_engine(
             self._url, poolclass=NullPool, connect_args=options, isolation_level="AUTOCOMMIT"
@@ -123,10 +134,9 @@ class Database:
             self._lease = self._locked(int(self.worker))
 
     def storage(self) -> BaseStorage:
-        """Optuna's view of it; makes its tables in an empty database."""
+        """Optuna's view of it; makes its tables in an empty database: to be had in one's turn."""
         address = self._url.render_as_string(hide_password=False)
-        with self.turn():  # two at once would both make the tables
-            return RDBStorage(address, engine_kwargs={"pool_pre_ping": True})
+        return RDBStorage(address, engine_kwargs={"pool_pre_ping": True})
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -143,6 +153,21 @@ class Database:
         with self._engine.connect() as connection:
             lock = sa.func.pg_try_advisory_lock(self._space, int(worker))
             return not connection.scalar(sa.select(lock))
+
+    def others(self) -> int:
+        """How many other workers are at work."""
+        locks = sa.text(
+            "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database "
+            "WHERE locktype = 'advisory' AND granted AND datname = current_database() "
+            "AND classid = :study AND objid <> :turn AND objid <> :worker"
+        )
+        keys = {"study": self._space, "turn": _TURN, "worker": int(self.worker)}
+        with database_errors(self._url), self._engine.connect() as connection:
+            return int(connection.scalar(locks, keys) or 0)
+
+    def close(self) -> None:
+        """Leave the study."""
+        self._lease.close()
 
     def _renew(self) -> None:
         """Take this worker's lock again if its connection broke while it trained."""

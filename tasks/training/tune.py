@@ -8,6 +8,7 @@ that is finished, by whatever workers, is only written out.
 import itertools
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def sweep(params: Params, shards: Shards, settings: Settings, target: Path) -> N
             run.file(path)
     for path in sorted((target / PLOTS).iterdir()):
         run.file(path, PLOTS)
-    facts = {**dict(zip(params.tune.objectives, best[0].values, strict=True))}
+    facts = dict(zip(params.tune.objectives, best[0].values, strict=True))
     facts["accuracy"] = best[0].user_attrs["accuracy"]
     run.metrics(
         {f"best_validation_{name}": facts[name] for name in ("loss", "accuracy") if name in facts}
@@ -81,11 +82,11 @@ def open_sweep_run(objective: Sweep, params: Params) -> None:
 def run_trials(objective: Sweep) -> Trials:
     """Join the study and work on it until its budget is used."""
     tune, train = objective.tune, objective.train
-    place = place_of(objective.key, objective.settings)
     values = train.model_dump()
     conditions = [key for bounds in tune.space.values() for key in bounds.when or {}]
     current = {key: _value(values, key) for key in [*tune.space, *conditions]}
-    return run_study(place, tune, current, objective)
+    with closing(place_of(objective.key, objective.settings)) as place:
+        return run_study(place, tune, current, objective)
 
 
 def study_key(tune: Tune, train: Train, shards: Shards) -> str:

@@ -8,19 +8,19 @@ import logging
 
 from tasks.data.shards import open_shards
 from tasks.errors import ParamsError
-from tasks.params import load_params, load_settings
+from tasks.params import Settings, load_params, load_settings
 from tasks.step import run_process
 from tasks.training.tune import check_space, open_sweep_run, run_trials, sweep_of
 
 log = logging.getLogger(__name__)
 
 
-def work(expected: str | None = None) -> int:
+def work(settings: Settings, expected: str | None = None) -> int:
     """Join the study of this directory's params and shards; gives the number of its trials.
 
     Raises ParamsError when it is not the study `expected`, by its key.
     """
-    params, settings, shards = load_params(), load_settings(), open_shards()
+    params, shards = load_params(), open_shards()
     check_space(params.tune, params.train)
     objective = sweep_of(params, shards, settings)
     if expected is not None and objective.key != expected:
@@ -38,7 +38,7 @@ def work(expected: str | None = None) -> int:
 
 def main() -> None:
     """One worker."""
-    work()
+    work(load_settings())
 
 
 if __name__ == "__main__":

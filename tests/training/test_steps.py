@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,43 +21,10 @@ from tasks.training import train, tune
 from tasks.training.models import load_model
 
 ROOT = Path(__file__).parents[2]
-TUNE = {
-    "trials": 4,
-    "minutes": 60.0,
-    "epochs": 3,
-    "seed": 0,
-    "sampler": "tpe",
-    "pruner": "hyperband",
-    "objectives": ["loss"],
-    "keep": 2,
-    "space": {
-        "lr": {"type": "float", "low": 0.02, "high": 0.3, "log": True},
-        "augment.rotate": {"type": "float", "low": 0.0, "high": 15.0},
-        "optimizer": {"type": "categorical", "choices": ["sgd", "adamw"]},
-    },
-}
 PLOTS = ("history", "parallel_coordinate", "importance", "slice")
 # Each step multiplies the weights by 1 - lr * weight_decay: beyond all bounds.
 WILD = {"lr": 10.0, "weight_decay": 1.0, "epochs": 10}
 Workspace = Callable[..., Path]
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, shards: Shards, train_values: dict[str, Any]) -> Workspace:
-    """Makes a directory as `dvc repro` finds it before `tune`; state goes to its home/."""
-
-    def make(name: str, tune: dict[str, Any] | None = None, **train: Any) -> Path:
-        folder = tmp_path / name
-        (folder / "conf").mkdir(parents=True)
-        (folder / "data").mkdir()
-        (folder / "data" / "shards").symlink_to(shards.path)
-        values = read_yaml(ROOT / "conf" / "presets" / "quickstart.yaml")
-        values["tune"] = {**TUNE, **(tune or {})}
-        values["train"] = {**train_values, **train}
-        (folder / "conf" / "params.yaml").write_text(json.dumps(values), encoding="utf-8")
-        return folder
-
-    return make
 
 
 @pytest.fixture
