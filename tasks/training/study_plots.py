@@ -25,7 +25,9 @@ def figures(study: optuna.Study, tune: Tune) -> dict[str, Any]:
     """Plotly figures by name; a plot that needs more trials than there are is left out."""
     from optuna import visualization
 
-    return dict(_plots(visualization, study, tune))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that targets should be low, which they are
+        return dict(_plots(visualization, study, tune))
 
 
 def write_images(folder: Path, study: optuna.Study, tune: Tune) -> None:
@@ -48,9 +50,12 @@ def write_images(folder: Path, study: optuna.Study, tune: Tune) -> None:
 
 def _plots(show: ModuleType, study: optuna.Study, tune: Tune) -> Iterator[tuple[str, Any]]:
     """Of the first objective; the values of several are in the plot of the front."""
-    about = {"target_name": _LABELS[tune.objectives[0]]}
+    about: dict[str, Any] = {"target_name": _LABELS[tune.objectives[0]]}
+    lower = dict(about)
     if len(tune.objectives) > 1:
-        about |= {"target": _first}  # type: ignore[dict-item]
+        about["target"] = _first
+        # What is asked is which keys bring low values.
+        lower["target"] = _negated if tune.objectives[0] == "accuracy" else _first
         names = [_LABELS[name] for name in tune.objectives]
         yield "pareto_front", show.plot_pareto_front(study, target_names=names)
     yield "history", show.plot_optimization_history(study, **about)
@@ -59,13 +64,17 @@ def _plots(show: ModuleType, study: optuna.Study, tune: Tune) -> Iterator[tuple[
     if every:
         yield "parallel_coordinate", show.plot_parallel_coordinate(study, params=every, **about)
         if len({trial.values[0] for trial in complete}) > 1:
-            yield "importance", show.plot_param_importances(study, params=every, **about)
+            yield "importance", show.plot_param_importances(study, params=every, **lower)
     if some := _varied(complete, any):
         yield "slice", show.plot_slice(study, params=some, **about)
 
 
 def _first(trial: FrozenTrial) -> float:
     return float(trial.values[0])
+
+
+def _negated(trial: FrozenTrial) -> float:
+    return -_first(trial)
 
 
 def _varied(trials: list[FrozenTrial], among: Callable[[Iterator[bool]], bool]) -> list[str]:

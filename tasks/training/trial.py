@@ -39,6 +39,8 @@ from tasks.training.ranking import ranked
 from tasks.training.recording import record_epoch
 
 _REFERENCE = "reference_ms"
+# What torch's allocator says on a CPU, and how oneDNN puts it when it gets none.
+_NO_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
 log = logging.getLogger(__name__)
 
 
@@ -180,7 +182,7 @@ def _memory_advice(config: Train) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):
+        if isinstance(error, RuntimeError) and not any(text in str(error) for text in _NO_MEMORY):
             raise
         raise TrainingError(
             f"the machine has too little memory for train.batch_size {config.batch_size} and "

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -11,10 +12,10 @@ from pydantic import ValidationError
 
 from tasks.params import Settings
 from tasks.schema import Budget, Tune
-from tasks.training.accounting import seconds_used
+from tasks.training.accounting import error_of, seconds_used
 from tasks.training.ranking import ranked
 from tasks.training.storage import place_of
-from tasks.training.study import run_study
+from tasks.training.study import _give_up_lost, run_study
 
 BASE: dict[str, Any] = {
     "trials": 12,
@@ -206,3 +207,42 @@ def test_minutes_alone_end_a_sweep(search: Callable[..., list[FrozenTrial]]):
 
     trials = search(tune(trials=None, minutes=1 / 60), Slow())
     assert 2 <= len(trials) <= 6
+
+
+@pytest.mark.parametrize("by_kernel", [False, True])
+def test_a_trial_that_the_kernel_ended_for_memory_is_not_repeated_for_ever(
+    settings: Settings, by_kernel: bool
+):
+    lines = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    place = place_of("tune-1", settings)
+    study = optuna.create_study(storage=place.storage(), study_name="tune-1")
+    trial = study.ask()
+    trial.set_user_attr("worker", place.worker)
+    trial.set_user_attr("kernel_kills", int(lines["oom_kill"]) - by_kernel)
+    trial.suggest_float("lr", 1e-4, 1.0, log=True)
+    place.close()
+    trials = run_study(place_of("tune-1", settings), tune(trials=3), CURRENT, Function())
+    states = [trial.state.name for trial in trials]
+    assert states == ["FAIL"] * by_kernel + ["COMPLETE"] * 3
+    assert [t.user_attrs.get("retry_of") for t in trials[by_kernel:]] == (
+        [0, None, None] if by_kernel else [None, None, None]
+    )
+
+
+def test_a_trial_that_kills_every_worker_is_tried_three_times(settings: Settings):
+    for _ in range(3):
+        place = place_of("tune-1", settings)
+        study = optuna.create_study(
+            storage=place.storage(), study_name="tune-1", load_if_exists=True
+        )
+        with place.turn():
+            _give_up_lost(study, place)
+        trial = study.ask()
+        trial.set_user_attr("worker", place.worker)
+        trial.set_user_attr("kernel_kills", -1)  # as if the kernel had ended it
+        trial.suggest_float("lr", 1e-4, 1.0, log=True)
+        place.close()
+    trials = run_study(place_of("tune-1", settings), tune(trials=2), CURRENT, Function())
+    assert [trial.state.name for trial in trials] == ["FAIL", "FAIL", "FAIL", "COMPLETE"]
+    assert len({trial.params["lr"] for trial in trials[:3]}) == 1
+    assert error_of(trials[2]) == "its worker was killed"

@@ -15,7 +15,7 @@ import pytest
 from tasks.data.shards import Shards
 from tasks.errors import ParamsError, TrainingError
 from tasks.files import sha256
-from tasks.params import read_yaml
+from tasks.params import load_params, read_yaml
 from tasks.tracking import read_events
 from tasks.training import train, tune
 from tasks.training.models import load_model
@@ -228,6 +228,65 @@ def test_a_space_beyond_the_schema_is_refused_before_any_work(
     with pytest.raises(ParamsError, match=r"tune\.space\.lr: lr: .*20"):
         tune.main()
     assert not Path("home").exists()
+
+
+def test_a_condition_is_checked_with_what_it_asks_for(
+    workspace: Workspace, enter: Callable[[Path], None]
+):
+    space = {"width": {"type": "int", "low": 4, "high": 8, "when": {"architecture": ["resnet9"]}}}
+    enter(workspace("one", tune={"space": space}))
+    with pytest.raises(ParamsError, match=r"tune\.space\.width: architecture: .*resnet9"):
+        tune.main()
+    assert not Path("home").exists()
+
+
+def test_accuracy_latency_and_size_give_a_front_from_which_the_budget_takes(
+    workspace: Workspace, enter: Callable[[Path], None]
+):
+    search = {
+        "objectives": ["accuracy", "latency", "size"],
+        "pruner": "none",
+        "epochs": 2,
+        "keep": 4,
+        "space": {"width": {"type": "categorical", "choices": [4, 48]}},
+    }
+    folder = workspace("one", tune=search)
+    enter(folder)
+    tune.main()
+    rows = table("data/tune/trials.csv")
+    cost = {row["width"]: float(row["size_mb"]) for row in rows}
+    latency = {row["width"]: float(row["latency_ms"]) for row in rows}
+    assert cost["4"] < 0.1 < cost["48"]
+    assert latency["4"] < latency["48"]
+    assert "Pareto front" in Path("data/tune/study.html").read_text()
+    assert Path("data/tune/plots/pareto_front.png").stat().st_size > 1000
+
+    values = json.loads(Path("conf/params.yaml").read_text())
+    values["budget"]["max_size_mb"] = 0.1
+    Path("conf/params.yaml").write_text(json.dumps(values))
+    tune.main()  # the same study: the budget only chooses
+    best = read_yaml("data/tune/best.yaml")
+    assert (best["width"], best["size_mb"]) == (4, cost["4"])
+    assert len(table("data/tune/trials.csv")) == len(rows)
+    assert train.apply_best(load_params().train).width == 4
+
+
+def test_a_trial_too_large_for_the_memory_fails_and_the_sweep_goes_on(workspace: Workspace):
+    space = {"width": {"type": "categorical", "choices": [4, 512]}}
+    folder = workspace("one", tune={"space": space, "pruner": "none", "epochs": 1, "seed": 1})
+    code = (
+        "import psutil, resource, optuna.visualization.matplotlib; from tasks.training import tune;"
+        "size = psutil.Process().memory_info().vms + (250 << 20);"
+        "resource.setrlimit(resource.RLIMIT_AS, (size, size)); tune.main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "VISIONLOOP_HOME": str(folder / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((folder / "data/tune/trials.csv").read_text().splitlines()))
+    assert {row["width"]: row["state"] for row in rows} == {"4": "COMPLETE", "512": "FAIL"}
+    assert any("too little memory for train.batch_size 32" in row["error"] for row in rows)
 
 
 def _set_trials(count: int) -> None:
