@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         None, description="prediction log; SQLite under `home` when unset"
     )
+    study_storage: SecretStr | None = Field(
+        None, description="PostgreSQL, for sweeps over several machines; a file when unset"
+    )
     dask_scheduler: str | None = Field(
         None, description="address of the Dask scheduler, for ingest.backend: dask"
     )
@@ -133,7 +136,8 @@ def _keys(model: type[BaseModel], prefix: str) -> list[str]:
 
 def _explain(item: dict[str, Any]) -> str:
     parts = [str(part) for part in item["loc"]]
-    for union, place in ((["ingest", "sources"], 3), (["prepare", "normalise"], 2)):
+    unions = (["ingest", "sources"], 3), (["tune", "space"], 3), (["prepare", "normalise"], 2)
+    for union, place in unions:
         if parts[:2] == union:
             del parts[place : place + 1]  # pydantic names the form there, which is no key
     key = ".".join(parts)
@@ -152,10 +156,15 @@ def _nearest(key: str) -> str:
 
 
 def _check_space(params: Params, source: str) -> None:
-    for key in params.tune.space:
-        if f"train.{key}" not in known_keys():
-            suggestion = _nearest(f"train.{key}").replace("train.", "")
-            raise ParamsError(f"{source}: tune.space.{key} is not a key of train{suggestion}")
+    for key, bounds in params.tune.space.items():
+        for path, name in [("", key), *((f"{key}.when.", other) for other in bounds.when or {})]:
+            if f"train.{name}" not in known_keys():
+                suggestion = _nearest(f"train.{name}").replace("train.", "")
+                raise ParamsError(
+                    f"{source}: tune.space.{path}{name} is not a key of train{suggestion}"
+                )
+        if key == "epochs":
+            raise ParamsError(f"{source}: tune.space.epochs: every trial has tune.epochs epochs")
 
 
 def _deep_copy(value: Any) -> Any:

@@ -54,6 +54,16 @@ class Forwarder:
         mark = read_mark(directory, self.store)
         return mark.run_id if mark else None
 
+    def find(self, key: str) -> str | None:
+        """The MLflow id of the run that any machine recorded under this key; None without one."""
+        experiments, wanted = [self.experiment_id], f"tags.`{KEY_TAG}` = '{key}'"
+        found = self.client.search_runs(experiments, wanted, max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+    def _run_of(self, outbox: Path, key: str) -> str | None:
+        """A run recorded here, or, as of a sweep that another machine began, elsewhere."""
+        return self.run_id(outbox / key) or self.find(key)
+
     def _is_active(self, run_id: str) -> bool:
         from mlflow.exceptions import MlflowException
 
@@ -74,7 +84,7 @@ class Forwarder:
             run_id = found[0].info.run_id
         else:
             tags = {KEY_TAG: key, GENERATION_TAG: generation, "mlflow.source.name": "visionloop"}
-            parent = self.run_id(directory.parent / first["parent"]) if first["parent"] else None
+            parent = self._run_of(directory.parent, first["parent"]) if first["parent"] else None
             if parent:
                 tags["mlflow.parentRunId"] = parent
             run = self.client.create_run(self.experiment_id, first["time"], tags, first["name"])

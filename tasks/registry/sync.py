@@ -15,7 +15,7 @@ from tasks.errors import ServiceError
 from tasks.locks import held
 from tasks.params import Settings, load_settings
 from tasks.registry.connection import connect, mlflow_errors
-from tasks.registry.forward import KEY_TAG, Forwarder
+from tasks.registry.forward import Forwarder
 from tasks.registry.ledger import runs
 from tasks.step import run_process
 from tasks.tracking import EVENTS, outbox
@@ -41,13 +41,7 @@ def run_id_of(key: str, settings: Settings) -> str | None:
     client = connect(settings)
     with _exclusive(settings, LOCK_SECONDS), mlflow_errors(settings):
         forwarder = Forwarder(client)
-        run_id = forwarder.run_id(outbox(settings) / key)
-        if run_id is None:
-            found = client.search_runs(
-                [forwarder.experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1
-            )
-            run_id = found[0].info.run_id if found else None
-        return run_id
+        return forwarder.run_id(outbox(settings) / key) or forwarder.find(key)
 
 
 def follow(settings: Settings, stop: threading.Event, interval: float = 2.0) -> None:

@@ -22,20 +22,16 @@ from tasks.schema.data import (
 from tasks.schema.production import Budget, Drift, Evaluate, Gate, Serve
 from tasks.schema.section import Section, Share
 from tasks.schema.sources import BoxSource, FolderSource, Source, TableSource, TorchvisionSource
+from tasks.schema.sweep import Choices, FloatRange, IntRange, Range, Tune, in_order
 from tasks.schema.training import (
     Architecture,
-    Choices,
     Compress,
     CrossValidate,
     Distil,
     Ensemble,
-    FloatRange,
-    IntRange,
     Prune,
     Quantize,
-    Range,
     Train,
-    Tune,
 )
 
 __all__ = [
@@ -81,6 +77,7 @@ __all__ = [
     "Unchanged",
     "Validate",
     "ZScore",
+    "in_order",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The sections of the sweep, training and compression."""
+"""The sections of training and compression."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -10,55 +10,6 @@ from tasks.schema.section import Section, Share
 Architecture = Literal[
     "resnet_small", "resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0"
 ]
-
-
-class _Interval(Section):
-    """What a range of numbers has, real or whole."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low > self.high or (self.log and self.low <= 0):
-            raise ValueError("low must not exceed high, and must be positive when log is true")
-        return self
-
-
-class FloatRange(_Interval):
-    """A real hyperparameter's search range."""
-
-    type: Literal["float"]
-
-
-class IntRange(_Interval):
-    """A whole-number hyperparameter's search range."""
-
-    type: Literal["int"]
-    low: int
-    high: int
-
-
-class Choices(Section):
-    """A categorical hyperparameter's choices."""
-
-    type: Literal["categorical"]
-    choices: list[str | int | float | bool] = Field(min_length=1)
-
-
-Range = Annotated[FloatRange | IntRange | Choices, Field(discriminator="type")]
-
-
-class Tune(Section):
-    """The sweep over training hyperparameters."""
-
-    trials: int = Field(ge=1, description="trials of the sweep")
-    minutes: float = Field(gt=0)
-    epochs: int = Field(ge=1, description="of each trial")
-    seed: int = Field(ge=0, description="of the sampler")
-    pruner: Literal["median", "hyperband", "none"]
-    space: dict[str, Range] = Field(description="dotted keys of the train section")
 
 
 class Train(Section):

@@ -1,21 +1,26 @@
 """data/tune/best.yaml: what the sweep found, and the train section with it applied.
 
-The file holds keys of the train section (`augment` nested) beside FACTS about the trial.
+The file holds keys of the train section (`augment` nested) beside FACTS about the trial. Beside
+it, study.json says where the weights of the best trials are.
 """
 
+import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from tasks.errors import ParamsError
+from tasks.errors import ParamsError, TrainingError
 from tasks.files import atomic_write
 from tasks.params import apply_overrides, read_yaml
 from tasks.schema import Train
 
 BEST = Path("data/tune/best.yaml")
-FACTS = ("trial", "value", "accuracy")
+STUDY = "study.json"
+FACTS = ("trial", "value", "accuracy", "latency_ms", "size_mb")
+log = logging.getLogger(__name__)
 
 
 def overridden(train: Train, values: Mapping[str, object], source: str) -> Train:
@@ -29,19 +34,40 @@ def overridden(train: Train, values: Mapping[str, object], source: str) -> Train
         raise ParamsError(f"{source}: {key}: {first['msg']}, got {first['input']!r}") from None
 
 
-def write_best(
-    path: Path, values: Mapping[str, object], trial: int, value: float, accuracy: float
-) -> None:
-    """Write the winning dotted values, the trial's number (from 0) and what it reached.
+def write_best(path: Path, values: Mapping[str, object], facts: Mapping[str, object]) -> None:
+    """Write the winning dotted values and what is known of the trial, some or all of FACTS.
 
-    `value` is its lowest validation loss, `accuracy` the validation accuracy of that epoch.
+    `trial` is its number (from 0), `value` what it reached of the first of tune.objectives,
+    `accuracy` the validation accuracy of the epoch with the lowest validation loss.
     """
     from ruamel.yaml import YAML
 
-    facts = dict(zip(FACTS, (trial, value, accuracy), strict=True))
     with atomic_write(path, "w") as stream:
-        stream.write(f"# The best trial: values of the train section, and {', '.join(FACTS)}.\n")
+        stream.write(f"# The best trial: values of the train section, and {', '.join(facts)}.\n")
         YAML().dump({**_nested(values), **facts}, stream)
+
+
+def best_models(count: int, home: Path, directory: Path = BEST.parent) -> list[Path]:
+    """Directories (of `models.save_model`) with the weights of the best trials, best first.
+
+    At most `count`; `home` is Settings.home, `directory` what the step `tune` wrote. Raises
+    TrainingError when one is not on this machine.
+    """
+    try:
+        study = json.loads((directory / STUDY).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise TrainingError(f"no sweep at {error.filename}; `dvc repro tune` runs one") from None
+    if len(study["best"]) < count:
+        log.warning("%d trials are asked for, %d have weights", count, len(study["best"]))
+    folders = [home / "studies" / study["key"] / f"trial-{n}" for n in study["best"][:count]]
+    for folder in folders:
+        if not folder.is_dir():
+            raise TrainingError(
+                f"the weights of {folder.name} are not at {folder}; they stay on the machine that "
+                "trained them: use that VISIONLOOP_HOME, or `dvc repro --force tune` with another "
+                "tune.seed"
+            )
+    return folders
 
 
 def apply_best(train: Train, path: Path = BEST) -> Train:

@@ -1,161 +1,219 @@
-"""The Optuna study of one sweep: kept in a journal file, continued after a kill.
+"""The Optuna study of one sweep: any number of workers, continued after a kill.
 
-A continued study goes the way an unbroken one would: a trial that was cut off is taken out
-and repeated under its own number, and every trial's sampler is seeded by that number. Needs
-Optuna, which only the sweep needs.
+A worker that finds itself alone takes out the trial that a killed one left and repeats it under
+its own number: the study goes the way an unbroken one would. Beside others, a trial whose worker
+has gone is failed and tried again under a new number. Needs Optuna, which only the sweep needs.
 """
 
-import fcntl
 import logging
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
-from tasks.errors import TrainingError
-from tasks.schema import Choices, FloatRange, Range, Tune
+from tasks.errors import ParamsError, ServiceError, TrainingError
+from tasks.schema import Tune
+from tasks.training.accounting import Trials, budget_used, paid
+from tasks.training.search import Values, inside, pruner, sampler, suggest
+from tasks.training.storage import Journal, Place
 
-_RANDOM_TRIALS = 5  # before the sampler has enough to model
-_UNPRUNED_TRIALS = 3  # before a median says anything
+_RETRIES = 2  # of a trial whose worker was killed: it may be the trial that kills
+_POLL_SECONDS = 1.0
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-Objective = Callable[[optuna.Trial], float]
+
+class Objective(Protocol):
+    """What the trials of a study do."""
+
+    def begin(self, study: optuna.Study) -> None:
+        """Prepare the study; called by each worker, one at a time."""
+
+    def __call__(self, trial: optuna.Trial) -> Sequence[float]:
+        """Run one trial; gives a value for each of tune.objectives.
+
+        May raise optuna.TrialPruned, and TrainingError or ParamsError, which fail the trial only.
+        """
+
+    def told(self, trials: Trials) -> None:
+        """Called with all trials of the study after each of this worker's."""
 
 
-def distributions(space: dict[str, Range]) -> dict[str, BaseDistribution]:
-    """Optuna's distributions for tune.space, in the order of their names."""
-    return {key: _distribution(space[key]) for key in sorted(space)}
-
-
-def run_study(
-    file: Path, config: Tune, current: dict[str, Any], objective: Objective
-) -> list[optuna.trial.FrozenTrial]:
-    """Run trials until the budget is used; gives the finished trials, at most config.trials.
+def run_study(place: Place, config: Tune, current: Values, objective: Objective) -> Trials:
+    """Run trials until the budget is used and no other worker's trial is left; gives them all.
 
     Args:
-        file: the journal; its trials count towards the budget, also in time.
-        config: the space, the budget, the pruner and the seed.
-        current: values of the space's keys today: the first trial, where the space has them.
-        objective: trains one trial and gives its validation loss (lower is better). It may
-            raise optuna.TrialPruned, and TrainingError, which fails the trial only.
+        place: the storage; the trials in it count towards the budget, also in time.
+        config: the space, the budget, sampler, pruner and seed.
+        current: today's value of every key of the space and of its conditions: the first trial
+            has those that lie in the space.
+        objective: what a trial does.
+
+    Returns:
+        The finished trials that the budget pays for, with those that were lost and tried again.
+
+    Raises:
+        ServiceError: the database cannot be used (any more).
     """
-    with _alone(file):
-        study = _open(file, config)
-        space = distributions(config.space)
-        while not _budget_used(done := study.trials, config):
-            if not done:
-                study.enqueue_trial(_inside(current, space))
-            study.sampler = _sampler(config.seed + len(done))
-            _one_trial(study, study.ask(space), objective)
-        return study.trials[: config.trials]
+    try:
+        with place.turn():
+            study = _open(place, config)
+            objective.begin(study)
+        while (trial := _next(study, place, config, current)) is not None:
+            _one_trial(study, trial, objective)
+            objective.told(study.trials)
+        return paid(study.trials, config)
+    except (StorageInternalError, SQLAlchemyError) as error:
+        cause = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ServiceError(
+            f"the study's database cannot be used: {cause}; run this again when it can: the "
+            "study goes on"
+        ) from error
+
+
+def _next(study: optuna.Study, place: Place, config: Tune, current: Values) -> optuna.Trial | None:
+    """The next trial with its values; None when the sweep is at its end, also for others."""
+    waiting = False
+    while True:
+        with place.turn():
+            _give_up_lost(study, place)
+            trials = study.trials
+            if not trials:
+                study.enqueue_trial(inside(current, config.space))
+            retries = any(trial.state is TrialState.WAITING for trial in trials)
+            if retries or not budget_used(trials, config):
+                trial = study.ask()
+                trial.set_user_attr("worker", place.worker)
+                trial.set_user_attr("kernel_kills", _kernel_kills())
+                suggest(trial, config.space, current)
+                return trial
+        if not any(trial.state is TrialState.RUNNING for trial in trials):
+            return None
+        if not waiting:
+            log.info("the budget is used; waiting for the trials of other workers")
+        waiting = True
+        time.sleep(_POLL_SECONDS)
 
 
 def _one_trial(study: optuna.Study, trial: optuna.Trial, objective: Objective) -> None:
     try:
-        value = objective(trial)
+        values, state = _outcome(trial, objective)
+        study.tell(trial, values, state, skip_if_finished=True)
+    except UpdateFinishedTrialError:
+        log.warning(
+            "trial %d was given up by another worker, which could not see this one; "
+            "its result is dropped",
+            trial.number,
+        )
+
+
+def _outcome(
+    trial: optuna.Trial, objective: Objective
+) -> tuple[Sequence[float] | None, TrialState]:
+    try:
+        return objective(trial), TrialState.COMPLETE
     except optuna.TrialPruned:
-        study.tell(trial, state=TrialState.PRUNED)
-    except TrainingError as error:
+        return None, TrialState.PRUNED
+    except (TrainingError, ParamsError) as error:
         log.warning("trial %d failed: %s", trial.number, error)
         trial.set_user_attr("error", str(error))
-        study.tell(trial, state=TrialState.FAIL)
-    else:
-        study.tell(trial, value)
+        return None, TrialState.FAIL
 
 
-def _budget_used(done: list[optuna.trial.FrozenTrial], config: Tune) -> bool:
-    seconds = sum(trial.duration.total_seconds() for trial in done if trial.duration)
-    return bool(done) and (len(done) >= config.trials or seconds >= 60 * config.minutes)
-
-
-def _open(file: Path, config: Tune) -> optuna.Study:
-    """The study with its finished trials only, numbered without a gap."""
-    _mend_journal(file)
-    study = _load(file, config)
+def _open(place: Place, config: Tune) -> optuna.Study:
+    """The study; alone in a journal, without the trials at its end that were cut off."""
+    study = _load(place.storage(), place, config)
+    unfinished = [trial for trial in study.trials if not trial.state.is_finished()]
+    if not (isinstance(place, Journal) and place.alone and _can_repeat(study, unfinished)):
+        return study
     finished = [trial for trial in study.trials if trial.state.is_finished()]
-    if len(finished) < len(study.trials):
-        log.info("continue the study after %d finished trials; repeat the last", len(finished))
-        fresh = file.with_suffix(".rebuilt")
-        fresh.unlink(missing_ok=True)
-        _load(fresh, config).add_trials(finished)
-        os.replace(fresh, file)
-        study = _load(file, config)
-    return study
+    log.info("continue the study after %d finished trials; repeat the last", len(finished))
+
+    def fill(storage: BaseStorage) -> None:
+        fresh = _load(storage, place, config)
+        for name, value in study.user_attrs.items():
+            fresh.set_user_attr(name, value)
+        fresh.add_trials(finished)
+
+    place.replace(fill)
+    return _load(place.storage(), place, config)
 
 
-def _load(file: Path, config: Tune) -> optuna.Study:
+def _can_repeat(study: optuna.Study, unfinished: Trials) -> bool:
+    """They are the last, none is a retry, and it was not the kernel that killed their worker."""
+    first = len(study.trials) - len(unfinished)
+    kills = _kernel_kills()
+    return bool(unfinished) and all(
+        trial.number >= first
+        and "retry_of" not in trial.user_attrs
+        and trial.user_attrs.get("kernel_kills", kills) >= kills
+        for trial in unfinished
+    )
+
+
+def _load(storage: BaseStorage, place: Place, config: Tune) -> optuna.Study:
     return optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(file))),
-        study_name=file.stem,
-        direction="minimize",
-        pruner=_pruner(config),
+        storage=storage,
+        study_name=place.study,
+        directions=[direction(objective) for objective in config.objectives],
+        sampler=sampler(config),
+        pruner=pruner(config),
         load_if_exists=True,
     )
 
 
-def _mend_journal(file: Path) -> None:
-    """Remove what a killed process leaves: Optuna's lock, and half a line at the end."""
-    for name in (file.name, file.with_suffix(".rebuilt").name):
-        for lock in file.parent.glob(f"{name}.lock*"):
-            lock.unlink(missing_ok=True)
-    if file.exists():
-        whole = file.read_bytes().rfind(b"\n") + 1
-        os.truncate(file, whole)
+def direction(objective: str) -> Literal["minimize", "maximize"]:
+    """Optuna's direction of one of tune.objectives."""
+    return "maximize" if objective == "accuracy" else "minimize"
 
 
-@contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """One process a study: another waits (an orphan of a killed run ends within a second)."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file.with_suffix(".turn"), "w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("waiting for the other process that runs this study")
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+def _give_up_lost(study: optuna.Study, place: Place) -> None:
+    """Fail the running trials whose worker has gone, and queue each again, in one's turn."""
+    for trial in study.trials:
+        if trial.state is not TrialState.RUNNING or _is_alive(trial, place):
+            continue
+        original = trial.user_attrs.get("first_try", trial.number)
+        tries = [t for t in study.trials if t.user_attrs.get("first_try") == original]
+        queued = any(t.user_attrs.get("retry_of") == trial.number for t in tries)
+        again = len(tries) < _RETRIES
+        if again and not queued:
+            facts = {"retry_of": trial.number, "first_try": original}
+            study.enqueue_trial(_drawn(trial), user_attrs=facts)
+        log.warning(
+            "trial %d: its worker was killed%s; %s",
+            trial.number,
+            " while the kernel ended a process for want of memory" if _starved(trial) else "",
+            "it is tried again" if again else f"it was tried {_RETRIES + 1} times and has failed",
+        )
+        study.tell(trial.number, state=TrialState.FAIL)
 
 
-def _sampler(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=_RANDOM_TRIALS)
+def _is_alive(trial: FrozenTrial, place: Place) -> bool:
+    # Without a worker's name: it was killed in its turn, between asking and saying so.
+    worker = trial.user_attrs.get("worker")
+    return worker is not None and place.alive(worker)
 
 
-def _pruner(config: Tune) -> optuna.pruners.BasePruner:
-    if config.pruner == "hyperband":
-        return optuna.pruners.HyperbandPruner(max_resource=config.epochs)
-    if config.pruner == "median":
-        return optuna.pruners.MedianPruner(_UNPRUNED_TRIALS, n_warmup_steps=config.epochs // 3)
-    return optuna.pruners.NopPruner()
+def _drawn(trial: FrozenTrial) -> dict[str, Any]:
+    """The values of a lost trial, or, if it was killed before it had any, those it was to have."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
-def _distribution(bounds: Range) -> BaseDistribution:
-    if isinstance(bounds, Choices):
-        return CategoricalDistribution(bounds.choices)
-    if isinstance(bounds, FloatRange):
-        return FloatDistribution(bounds.low, bounds.high, log=bounds.log)
-    return IntDistribution(bounds.low, bounds.high, log=bounds.log)
+def _starved(trial: FrozenTrial) -> bool:
+    kills = _kernel_kills()
+    return bool(trial.user_attrs.get("kernel_kills", kills) < kills)
 
 
-def _inside(values: dict[str, Any], space: dict[str, BaseDistribution]) -> dict[str, Any]:
-    """The values that the space contains; the sampler draws the others."""
-    return {key: value for key, value in values.items() if _contains(space[key], value)}
-
-
-def _contains(distribution: BaseDistribution, value: Any) -> bool:
+def _kernel_kills() -> int:
+    """Processes that the kernel has ended for want of memory since it started (Linux)."""
     try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
-    except ValueError:
-        return False
+        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

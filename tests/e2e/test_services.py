@@ -1,6 +1,8 @@
 """Everything together under `visionloop up`: flows, serving, drift, rollback."""
 
+import csv
 import io
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +27,38 @@ def test_the_train_flow_runs_to_completion_in_prefect(services: Any) -> None:
     names = {artifact["key"] for artifact in services.prefect("artifacts", {})}
     assert {"metrics", "gate", "candidates", "confusion-matrix", "pareto", "report"} <= names
     assert {"cleaning-report", "cleaning-flags"} <= names
+
+
+def test_a_sweep_is_shared_by_two_worker_runs(services: Any) -> None:
+    overrides = {"tune.trials": 6, "tune.epochs": 3}
+    output = services.clone.check(
+        "prefect", "deployment", "run", "sweep-flow/default", "--watch", "--param", "workers=2",
+        "--param", f"overrides={json.dumps(overrides)}", timeout=900,
+    )  # fmt: skip
+    assert "Completed" in output
+    workers = services.flow_runs("sweep-worker")
+    assert [run["state_type"] for run in workers] == ["COMPLETED", "COMPLETED"]
+    said = [line["message"] for line in services.prefect("logs", {"limit": 200})]
+    assert sum(line.startswith("joined study tune-") for line in said) == 2
+    (folder,) = (services.clone.root / ".visionloop/workspaces").glob("*/data/tune")
+    rows = list(csv.DictReader((folder / "trials.csv").read_text().splitlines()))
+    assert [row["trial"] for row in rows] == [str(number) for number in range(6)]
+    (table,) = [a for a in services.prefect("artifacts", {}) if a["key"] == "trials"]
+    assert len(json.loads(table["data"])) == 6
+    key = json.loads((folder / "study.json").read_text())["key"]
+    trained_by = {_worker_of(key, number, services.clone.root) for number in range(6)}
+    assert len(trained_by) == 2
+
+
+def _worker_of(key: str, number: int, root: Path) -> str:
+    """Who trained a trial, by the study's journal."""
+    lines = (root / f".visionloop/studies/{key}.log").read_text().splitlines()
+    entries = [entry for line in lines if "user_attr" in (entry := json.loads(line))]
+    return next(
+        entry["user_attr"]["worker"]
+        for entry in entries
+        if entry.get("trial_id") == number and "worker" in entry["user_attr"]
+    )
 
 
 def test_a_digit_sent_with_curl_is_recognised(services: Any) -> None:

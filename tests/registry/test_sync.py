@@ -63,6 +63,18 @@ def test_a_sweep_arrives_with_nested_trials_curves_and_files(
     assert run_id_of("tune-1", settings) == sweep.info.run_id
 
 
+def test_a_trial_of_another_machine_is_nested_in_the_sweep_that_began_here(
+    settings: Settings, client: MlflowClient, tmp_path: Path
+) -> None:
+    open_run("tune-3", "sweep", settings=settings)
+    sync_all(settings)
+    elsewhere = settings.model_copy(update={"home": tmp_path / "elsewhere"})
+    open_run("tune-3-trial-7", "trial 7", "tune-3", elsewhere).finish()
+    sync_all(elsewhere)
+    runs = _runs(client)
+    assert runs["trial 7"].data.tags["mlflow.parentRunId"] == runs["sweep"].info.run_id
+
+
 def test_what_was_sent_is_not_sent_again_and_what_is_new_is_added(
     settings: Settings, client: MlflowClient
 ) -> None:

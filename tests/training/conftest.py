@@ -11,10 +11,13 @@ import pytest
 
 from tasks.bundle import InputContract
 from tasks.data.shards import SPLITS, Shards, open_shards, write_index
+from tasks.params import read_yaml
 from tasks.pixels import fit, statistics
 from tasks.schema import Augment, Train
 from tasks.training import distributed
 from tasks.training.models import ModelSpec, channel_moments, spec_for
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -104,6 +107,22 @@ TRAIN: dict[str, Any] = {
     },
 }
 
+TUNE = {
+    "trials": 4,
+    "minutes": 60.0,
+    "epochs": 3,
+    "seed": 0,
+    "sampler": "tpe",
+    "pruner": "hyperband",
+    "objectives": ["loss"],
+    "keep": 2,
+    "space": {
+        "lr": {"type": "float", "low": 0.02, "high": 0.3, "log": True},
+        "augment.rotate": {"type": "float", "low": 0.0, "high": 15.0},
+        "optimizer": {"type": "categorical", "choices": ["sgd", "adamw"]},
+    },
+}
+
 
 @pytest.fixture
 def train_values() -> dict[str, Any]:
@@ -125,3 +144,21 @@ def config() -> Callable[..., Train]:
 def spec(shards: Shards) -> ModelSpec:
     moments = channel_moments(shards.split("train").images)
     return spec_for(shards, Train.model_validate(TRAIN), moments)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, shards: Shards, train_values: dict[str, Any]) -> Callable[..., Path]:
+    """Makes a directory as `dvc repro` finds it before `tune`; state goes to its home/."""
+
+    def make(name: str, tune: dict[str, Any] | None = None, **train: Any) -> Path:
+        folder = tmp_path / name
+        (folder / "conf").mkdir(parents=True)
+        (folder / "data").mkdir()
+        (folder / "data" / "shards").symlink_to(shards.path)
+        values = read_yaml(ROOT / "conf" / "presets" / "quickstart.yaml")
+        values["tune"] = {**TUNE, **(tune or {})}
+        values["train"] = {**train_values, **train}
+        (folder / "conf" / "params.yaml").write_text(json.dumps(values), encoding="utf-8")
+        return folder
+
+    return make

@@ -8,8 +8,8 @@ from tasks.data.shards import Shards
 from tasks.errors import TrainingError
 from tasks.schema import Train
 from tasks.training.learner import Learner
-from tasks.training.losses import class_counts, training_loss
 from tasks.training.loop import FitResult, fit, predict
+from tasks.training.losses import class_counts, training_loss
 from tasks.training.models import Classifier, ModelSpec, build, normalise
 
 Config = Callable[..., Train]

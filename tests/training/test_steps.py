@@ -16,24 +16,13 @@ import pytest
 from tasks.data.shards import Shards
 from tasks.errors import ParamsError, TrainingError
 from tasks.files import sha256
-from tasks.params import read_yaml
+from tasks.params import load_params, read_yaml
 from tasks.tracking import read_events
 from tasks.training import train, tune
 from tasks.training.models import load_model
 
 ROOT = Path(__file__).parents[2]
-TUNE = {
-    "trials": 4,
-    "minutes": 60.0,
-    "epochs": 3,
-    "seed": 0,
-    "pruner": "hyperband",
-    "space": {
-        "lr": {"type": "float", "low": 0.02, "high": 0.3, "log": True},
-        "augment.rotate": {"type": "float", "low": 0.0, "high": 15.0},
-        "optimizer": {"type": "categorical", "choices": ["sgd", "adamw"]},
-    },
-}
+PLOTS = ("history", "parallel_coordinate", "importance", "slice")
 # Each step multiplies the weights by 1 - lr * weight_decay: beyond all bounds.
 WILD = {"lr": 10.0, "weight_decay": 1.0, "epochs": 10}
 OVERSAMPLED = {
@@ -44,24 +33,6 @@ OVERSAMPLED = {
     "logit_adjustment": 0.0,
 }
 Workspace = Callable[..., Path]
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, shards: Shards, train_values: dict[str, Any]) -> Workspace:
-    """Makes a directory as `dvc repro` finds it before `tune`; state goes to its home/."""
-
-    def make(name: str, tune: dict[str, Any] | None = None, **train: Any) -> Path:
-        folder = tmp_path / name
-        (folder / "conf").mkdir(parents=True)
-        (folder / "data").mkdir()
-        (folder / "data" / "shards").symlink_to(shards.path)
-        values = read_yaml(ROOT / "conf" / "presets" / "quickstart.yaml")
-        values["tune"] = {**TUNE, **(tune or {})}
-        values["train"] = {**train_values, **train}
-        (folder / "conf" / "params.yaml").write_text(json.dumps(values), encoding="utf-8")
-        return folder
-
-    return make
 
 
 @pytest.fixture
@@ -88,7 +59,8 @@ def killed(folder: Path, module: str, ready: Callable[[], bool]) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {path.name: sha256(path) for path in folder.iterdir()}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): sha256(path) for path in files}
 
 
 def table(path: str) -> list[dict[str, str]]:
@@ -234,7 +206,8 @@ def test_a_killed_sweep_ends_as_an_unbroken_one(
         enter(folder)
         tune.main()
     outcomes = [contents(folder / "data" / "tune") for folder in folders]
-    assert set(outcomes[0]) == {"best.yaml", "trials.csv", "study.html"}
+    plots = {f"plots/{name}.png" for name in PLOTS}
+    assert set(outcomes[0]) == {"best.yaml", "study.json", "trials.csv", "study.html", *plots}
     assert outcomes[0] == outcomes[1]
     rows = table("data/tune/trials.csv")
     assert [row["trial"] for row in rows] == ["0", "1", "2", "3"]
@@ -256,7 +229,7 @@ def test_a_sweep_starts_from_todays_values_and_records_every_trial_below_it(
         events = read_events(Path(f"{parents[0]}-trial-{number}"))
         assert events[0]["parent"] == parents[0].name
         steps = [event["step"] for event in events if event["type"] == "metrics"]
-        assert steps == [1, 2, 3]
+        assert steps == [1, 2, 3, None]
         assert events[-1]["status"] == "FINISHED"
 
 
@@ -308,6 +281,65 @@ def test_a_space_beyond_the_schema_is_refused_before_any_work(
     with pytest.raises(ParamsError, match=r"tune\.space\.lr: lr: .*20"):
         tune.main()
     assert not Path("home").exists()
+
+
+def test_a_condition_is_checked_with_what_it_asks_for(
+    workspace: Workspace, enter: Callable[[Path], None]
+):
+    space = {"width": {"type": "int", "low": 4, "high": 8, "when": {"architecture": ["resnet9"]}}}
+    enter(workspace("one", tune={"space": space}))
+    with pytest.raises(ParamsError, match=r"tune\.space\.width: architecture: .*resnet9"):
+        tune.main()
+    assert not Path("home").exists()
+
+
+def test_accuracy_latency_and_size_give_a_front_from_which_the_budget_takes(
+    workspace: Workspace, enter: Callable[[Path], None]
+):
+    search = {
+        "objectives": ["accuracy", "latency", "size"],
+        "pruner": "none",
+        "epochs": 2,
+        "keep": 4,
+        "space": {"width": {"type": "categorical", "choices": [4, 48]}},
+    }
+    folder = workspace("one", tune=search)
+    enter(folder)
+    tune.main()
+    rows = table("data/tune/trials.csv")
+    cost = {row["width"]: float(row["size_mb"]) for row in rows}
+    latency = {row["width"]: float(row["latency_ms"]) for row in rows}
+    assert cost["4"] < 0.1 < cost["48"]
+    assert latency["4"] < latency["48"]
+    assert "Pareto front" in Path("data/tune/study.html").read_text()
+    assert Path("data/tune/plots/pareto_front.png").stat().st_size > 1000
+
+    values = json.loads(Path("conf/params.yaml").read_text())
+    values["budget"]["max_size_mb"] = 0.1
+    Path("conf/params.yaml").write_text(json.dumps(values))
+    tune.main()  # the same study: the budget only chooses
+    best = read_yaml("data/tune/best.yaml")
+    assert (best["width"], best["size_mb"]) == (4, cost["4"])
+    assert len(table("data/tune/trials.csv")) == len(rows)
+    assert train.apply_best(load_params().train).width == 4
+
+
+def test_a_trial_too_large_for_the_memory_fails_and_the_sweep_goes_on(workspace: Workspace):
+    space = {"width": {"type": "categorical", "choices": [4, 512]}}
+    folder = workspace("one", tune={"space": space, "pruner": "none", "epochs": 1, "seed": 1})
+    code = (
+        "import psutil, resource, optuna.visualization.matplotlib; from tasks.training import tune;"
+        "size = psutil.Process().memory_info().vms + (250 << 20);"
+        "resource.setrlimit(resource.RLIMIT_AS, (size, size)); tune.main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "VISIONLOOP_HOME": str(folder / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((folder / "data/tune/trials.csv").read_text().splitlines()))
+    assert {row["width"]: row["state"] for row in rows} == {"4": "COMPLETE", "512": "FAIL"}
+    assert any("too little memory for train.batch_size 32" in row["error"] for row in rows)
 
 
 def _set_trials(count: int) -> None:
