@@ -133,8 +133,9 @@ def _keys(model: type[BaseModel], prefix: str) -> list[str]:
 
 def _explain(item: dict[str, Any]) -> str:
     parts = [str(part) for part in item["loc"]]
-    for union, place in ((["ingest", "sources"], 3), (["prepare", "normalise"], 2)):
-        if parts[:2] == union:
+    unions = (["ingest", "sources"], 3), (["prepare", "normalise"], 2)
+    for union, place in (*unions, (["train", "finetune", "freeze"], 3)):
+        if parts[: len(union)] == union:
             del parts[place : place + 1]  # pydantic names the form there, which is no key
     key = ".".join(parts)
     if item["type"] == "extra_forbidden":

@@ -22,11 +22,13 @@ from tasks.schema.production import Budget, Drift, Evaluate, Gate, Serve
 from tasks.schema.section import Section, Share
 from tasks.schema.sources import BoxSource, FolderSource, Source, TableSource, TorchvisionSource
 from tasks.schema.training import (
+    Activation,
     Architecture,
     Augment,
     Choices,
     Compress,
     Distil,
+    Finetune,
     FloatRange,
     IntRange,
     Prune,
@@ -37,6 +39,7 @@ from tasks.schema.training import (
 )
 
 __all__ = [
+    "Activation",
     "Architecture",
     "Augment",
     "BoxSource",
@@ -49,6 +52,7 @@ __all__ = [
     "Distil",
     "Drift",
     "Evaluate",
+    "Finetune",
     "FloatRange",
     "FolderSource",
     "Gate",

@@ -30,6 +30,7 @@ from tasks.training.models import (
     spec_for,
 )
 from tasks.training.recording import record_epoch, record_origin
+from tasks.training.weights import weights_digest
 
 MODEL, RUN = Path("data/model"), "run.json"
 METRICS, CURVES = Path("data/metrics/train.json"), Path("data/plots/curves.csv")
@@ -43,7 +44,7 @@ def train_model(
     moments = channel_moments(shards.split("train").images)
     spec = spec_for(shards, config, moments)
     torch.manual_seed(config.seed)
-    model = build(spec, config.pretrained)
+    model = build(spec, config.weights)
     result = fit(
         model,
         shards.split("train"),
@@ -56,11 +57,17 @@ def train_model(
     return model, spec, result
 
 
+def run_key(config: Train, shards: Shards) -> str:
+    """The run's key in the tracker: other settings, starting weights or images, another run."""
+    parts = [config.model_dump(mode="json"), shards.digest, weights_digest(config.weights)]
+    return f"train-{sha256_json(parts)[:12]}"
+
+
 def main() -> None:
     """The step `train`."""
     params, settings, shards = load_params(), load_settings(), open_shards()
     config = apply_best(params.train)
-    key = f"train-{sha256_json([config.model_dump(mode='json'), shards.digest])[:12]}"
+    key = run_key(config, shards)
     run = open_run(key, "train", settings=settings)
     run.params({"train": config.model_dump(mode="json")})
     record_origin(run, shards, params.ingest.origin)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tasks.errors import TrainingError
 from tasks.schema import Train
 from tasks.training.checkpoint import State, fingerprint, load_checkpoint, save_checkpoint
+from tasks.training.finetuning import start_training
 from tasks.training.inference import predict
 from tasks.training.models import ModelSpec
 from tasks.training.optimisation import make_optimizer, make_schedule
@@ -113,6 +114,7 @@ class Trainer:
         if path is None:
             return
         state: State = {
+            "spec": self.spec.model_dump(mode="json"),  # for `tasks.training.starting`
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -128,7 +130,7 @@ class Trainer:
 
     def _train(self) -> float:
         """One pass over the shuffled images; gives the mean loss."""
-        self.model.train()
+        start_training(self.model, self.config.finetune, len(self.history) + 1)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         order = torch.randperm(len(self.train)).tensor_split(self.steps)
         steps = [indices.numpy() for indices in order]

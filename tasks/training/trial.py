@@ -68,7 +68,7 @@ class Sweep:
         config = config.model_copy(update={"epochs": self.tune.epochs})
         spec = spec_for(self.shards, config, self._moments)
         torch.manual_seed(config.seed)
-        model = build(spec, config.pretrained)
+        model = build(spec, config.weights)
         train, validation = self.shards.split("train"), self.shards.split("validation")
         best = fit(model, train, validation, spec, config, on_epoch=on_epoch).best
         trial.set_user_attr("accuracy", best.validation_accuracy)
