@@ -109,6 +109,30 @@ def init(
         console.print("nothing was written; add [bold]--yes[/] to write conf/params.yaml")
 
 
+@app.command(epilog="Example: visionloop models resnet18 mobilenet_v2 --size 96 --json")
+def models(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Architectures; all when unset.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side in pixels; prepare.size when unset.", min=8, max=1024)
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Classes; those declared, else 10, when unset.", min=2)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the architectures with parameters, multiply-accumulates and latency measured here."""
+    enter_repository()
+    from flows.models import measure, show
+
+    measured = measure(names or [], size, classes)
+    if as_json:
+        console.print_json(data=measured.as_json())
+    else:
+        show(measured, console)
+
+
 @app.command(epilog="Example: visionloop run --set train.epochs=40 --set train.augment.flip=true")
 def run(
     overrides: Annotated[

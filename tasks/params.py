@@ -137,8 +137,8 @@ def _keys(model: type[BaseModel], prefix: str) -> list[str]:
 def _explain(item: dict[str, Any]) -> str:
     parts = [str(part) for part in item["loc"]]
     unions = (["ingest", "sources"], 3), (["tune", "space"], 3), (["prepare", "normalise"], 2)
-    for union, place in unions:
-        if parts[:2] == union:
+    for union, place in (*unions, (["train", "finetune", "freeze"], 3)):
+        if parts[: len(union)] == union:
             del parts[place : place + 1]  # pydantic names the form there, which is no key
     key = ".".join(parts)
     if item["type"] == "extra_forbidden":

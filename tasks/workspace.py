@@ -54,7 +54,7 @@ def open_workspace(overrides: Mapping[str, object], settings: Settings) -> Works
         return Workspace(root, params)
     workspace = settings.home.resolve() / "workspaces" / sha256_json(dict(overrides))[:12]
     _fill_workspace(root, workspace, overrides)
-    _link_images(root, workspace, params)
+    _link_inputs(root, workspace, params)
     _remove_old_workspaces(workspace)
     return Workspace(workspace, params)
 
@@ -107,10 +107,11 @@ def _write_params(source: Path, target: Path, overrides: Mapping[str, object]) -
     write_text(target, text + stream.getvalue())
 
 
-def _link_images(root: Path, workspace: Path, params: Params) -> None:
-    """Let the workspace see the user's images; the quickstart's come from DVC instead."""
-    for given in params.ingest.sources.values():
-        path = Path(given.path)
+def _link_inputs(root: Path, workspace: Path, params: Params) -> None:
+    """Let the workspace see the user's images (the quickstart's come from DVC) and weights."""
+    paths = [Path(given.path) for given in params.ingest.sources.values()]
+    paths += [Path(params.train.weights)] if params.train.weights else []
+    for path in paths:
         source, target = root / path, workspace / path
         if path.is_absolute() or path.is_relative_to("data/raw/digits") or not source.exists():
             continue

@@ -113,7 +113,7 @@ def test_a_value_out_of_range_is_named_with_the_value(values, key, value):
     ("key", "value"),
     [
         ("train.lr", "fast"), ("train.epochs", 2.5), ("train.epochs", "20"),
-        ("train.pretrained", 1), ("train.pretrained", "yes"), ("ingest.sources", 7),
+        ("train.weights", 1), ("train.dropout", "half"), ("ingest.sources", 7),
         ("split.seed", True),
         ("validate.labels", "a,b"), ("train.architecture", "resnet19"),
         ("prepare.resize", "squash"), ("prepare.train_jpeg_quality", 40),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tasks.data.shards import ShardSplit
 from tasks.schema import Distil, Train
+from tasks.training.finetuning import whole
 from tasks.training.loop import Loss, fit
 from tasks.training.models import Classifier, ModelSpec, build
 
@@ -31,12 +32,14 @@ def distil(
     Killed and called again with the same checkpoint, it goes on and ends the same. Raises
     TrainingError when training diverges.
     """
-    student_spec = spec.model_copy(update={"architecture": "resnet_small", "width": distil.width})
+    own = {"activation": "default", "dropout": None, "stochastic_depth": None}
+    update = {"architecture": "resnet_small", "width": distil.width, **own}
+    student_spec = spec.model_copy(update=update)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train.seed)
         student = build(student_spec)
     loss = distillation_loss(teacher, distil.temperature, distil.alpha)
-    config = train.model_copy(update={"epochs": distil.epochs})
+    config = whole(train).model_copy(update={"epochs": distil.epochs})
     fit(student, *splits, student_spec, config, loss=loss, checkpoint=checkpoint)
     return student, student_spec
 

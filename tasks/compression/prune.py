@@ -14,7 +14,9 @@ from torch import nn
 
 from tasks.compression.distil import distillation_loss
 from tasks.data.shards import ShardSplit
+from tasks.errors import CompressionError
 from tasks.schema import Distil, Prune, Train
+from tasks.training.finetuning import whole
 from tasks.training.loop import fit
 from tasks.training.models import Classifier, ModelSpec
 
@@ -37,7 +39,7 @@ def prune(
     pruning, distil = settings
     student = remove_channels(teacher, spec, pruning.ratio)
     loss = distillation_loss(teacher, distil.temperature, distil.alpha)
-    config = train.model_copy(update={"epochs": pruning.epochs, "lr": pruning.lr})
+    config = whole(train).model_copy(update={"epochs": pruning.epochs, "lr": pruning.lr})
     fit(student, *splits, spec, config, loss=loss, checkpoint=checkpoint)
     return student
 
@@ -46,8 +48,13 @@ def remove_channels(model: Classifier, spec: ModelSpec, ratio: float) -> Classif
     """A copy with at least `ratio` of the channels of every layer removed, not yet fine-tuned.
 
     What is left is rounded down to multiples of 8 (4 in networks with layers narrower than 16
-    channels) where a layer has that many; the classes stay.
+    channels) where a layer has that many; the classes stay. Raises CompressionError for a vision
+    transformer.
     """
+    if any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
+        raise CompressionError(
+            "the heads of a vision transformer would have to leave whole, which is not supported"
+        )
     import torch_pruning  # 3 s with its own imports; the distilled candidate does without
 
     slim = copy.deepcopy(model).train(False)

@@ -1,7 +1,7 @@
 """fp32 ONNX → int8 ONNX: static quantization, written as QuantizeLinear/DequantizeLinear pairs.
 
 Weights are int8 with a scale per output channel, activations uint8 (on x86 the dot-product
-instructions multiply unsigned by signed bytes), ranges come from training images. Two parts
+instructions multiply unsigned by signed bytes), ranges come from training images. These parts
 stay in float: the normalisation of the input, which is cheap and would be rounded twice, and
 everything from the last pooling on, so that embedding and logits keep their resolution.
 """
@@ -29,6 +29,9 @@ RANGES: dict[str, dict[str, Any]] = {
     "moving average": {"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.1},
 }
 _OPERATORS = ["Conv", "Add", "Relu", "Clip", "MaxPool"]
+# Where linear layers on every position do the work (ConvNeXt, transformers), they are quantized
+# too; their sums are not: the residual stream that they carry is too wide for eight bits.
+_LINEAR_OPERATORS = ["Conv", "MatMul"]
 _BATCH = 16
 log = logging.getLogger(__name__)
 
@@ -82,18 +85,26 @@ def _input_side(source: Path) -> int:
 
 
 def _quantize(source: Path, target: Path, images: Pixels, options: dict[str, Any]) -> None:
+    graph = onnx.load(source).graph
     quantize_static(
         source,
         target,
         _Images(images),
         quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=_OPERATORS,
-        nodes_to_exclude=_input_nodes(onnx.load(source).graph),
+        op_types_to_quantize=_LINEAR_OPERATORS if _has_linear(graph) else _OPERATORS,
+        nodes_to_exclude=_input_nodes(graph),
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        extra_options=options,
+        # attention multiplies two activations: that stays in float
+        extra_options={**options, "MatMulConstBOnly": True},
     )
+
+
+def _has_linear(graph: Any) -> bool:
+    """Whether a layer multiplies by a matrix of weights; heads are another operator, Gemm."""
+    weights = {initializer.name for initializer in graph.initializer}
+    return any(node.op_type == "MatMul" and node.input[1] in weights for node in graph.node)
 
 
 def _input_nodes(graph: Any) -> list[str]:

@@ -24,11 +24,13 @@ from tasks.schema.section import Section, Share
 from tasks.schema.sources import BoxSource, FolderSource, Source, TableSource, TorchvisionSource
 from tasks.schema.sweep import Choices, FloatRange, IntRange, Range, Tune, in_order
 from tasks.schema.training import (
+    Activation,
     Architecture,
     Compress,
     CrossValidate,
     Distil,
     Ensemble,
+    Finetune,
     Prune,
     Quantize,
     Train,
@@ -36,6 +38,7 @@ from tasks.schema.training import (
 
 __all__ = [
     "PRESETS",
+    "Activation",
     "Architecture",
     "Augment",
     "BoxSource",
@@ -50,6 +53,7 @@ __all__ = [
     "Drift",
     "Ensemble",
     "Evaluate",
+    "Finetune",
     "FloatRange",
     "FolderSource",
     "Gate",

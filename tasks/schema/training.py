@@ -1,15 +1,54 @@
 """The sections of training and compression."""
 
+from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.schema.augmentation import Augment, Imbalance
 from tasks.schema.section import Section, Share
 
 Architecture = Literal[
-    "resnet_small", "resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0"
+    "resnet_small",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "efficientnet_v2_s",
+    "convnext_tiny",
+    "convnext_small",
+    "vit_b_16",
+    "vit_b_32",
 ]
+Activation = Literal[
+    "default", "relu", "leaky_relu", "silu", "gelu", "hardswish", "tanh", "sigmoid"
+]
+
+
+class Finetune(Section):
+    """How a network that starts from weights is tuned; see docs/training.md."""
+
+    freeze: Annotated[int, Field(ge=0)] | str = Field(
+        description="stages from the input that stay as they are: how many, the name of the last, "
+        "or all (a linear probe)"
+    )
+    unfreeze_every: int = Field(
+        ge=0, description="epochs after which one more stage is freed, the last first; 0: never"
+    )
+    layer_decay: float = Field(
+        gt=0, le=1, description="the rate of each stage as a share of the next one's; 1: one rate"
+    )
+    freeze_norm: bool = Field(description="batch norms keep the statistics they came with")
+
+    @property
+    def frozen(self) -> bool:
+        """Whether anything stays as it was."""
+        return self.freeze_norm or self.freeze != 0
 
 
 class Train(Section):
@@ -18,7 +57,22 @@ class Train(Section):
     architecture: Architecture
     width: int = Field(ge=4, le=512, description="channels of resnet_small's first stage")
     depth: int = Field(ge=1, le=8, description="blocks per stage of resnet_small")
-    pretrained: bool
+    activation: Activation = Field(description="default: the architecture's own")
+    dropout: float | None = Field(
+        ge=0, lt=1, description="of the embedding, before the head; null: the architecture's own"
+    )
+    stochastic_depth: float | None = Field(
+        ge=0,
+        lt=1,
+        description="how often the last residual branch is left out, the earlier ones less; "
+        "null: the architecture's own",
+    )
+    weights: str | None = Field(
+        min_length=1,
+        description="to start from: null (random), imagenet (torchvision's), or the path of a "
+        "model directory, a bundle, a checkpoint or a safetensors file",
+    )
+    finetune: Finetune
     epochs: int = Field(ge=1, description="at most; see patience")
     batch_size: int = Field(ge=2, description="images at a time")
     accumulate: int = Field(ge=1, description="batches whose gradients make one step")
@@ -55,6 +109,32 @@ class Train(Section):
     )
     augment: Augment
     imbalance: Imbalance
+
+    @field_validator("weights")
+    @classmethod
+    def _kept(cls, weights: str | None) -> str | None:
+        parts = PurePath(weights or "").parts[:2]
+        if parts in (("data", "model"), ("data", "bundle")):
+            raise ValueError(
+                f"{'/'.join(parts)} is replaced by the run itself; copy it first: "
+                f"`cp -r {'/'.join(parts)} pretrained`, and give pretrained"
+            )
+        return weights
+
+    @model_validator(mode="after")
+    def _tunable(self) -> Self:
+        given = self.finetune
+        if self.weights is None and given.frozen:
+            what = "freeze_norm" if given.freeze_norm else f"freeze {given.freeze}"
+            raise ValueError(
+                f"finetune.{what} needs weights to start from: random ones would never learn"
+            )
+        if given.freeze != 0 and given.unfreeze_every > self.patience:
+            raise ValueError(
+                f"finetune.unfreeze_every {given.unfreeze_every} exceeds patience {self.patience}: "
+                "early stopping could end the run before a stage is freed"
+            )
+        return self
 
     def deciding(self) -> dict[str, Any]:
         """The values, JSON-able, that decide the weights: all but when to record and save."""

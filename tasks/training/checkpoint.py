@@ -79,17 +79,25 @@ def save_checkpoint(path: Path, fingerprint: str, state: State) -> None:
 def load_checkpoint(path: Path, fingerprint: str) -> State | None:
     """The state of the run with this fingerprint, or None when there is none to take up."""
     try:
-        content = path.read_bytes()
+        state = read_checkpoint(path)
     except FileNotFoundError:
         return None
-    digest, data = content[:_DIGEST], content[_DIGEST:]
-    if hashlib.sha256(data).digest() != digest:
+    if state is None:
         log.warning("checkpoint %s is damaged; starting over", path)
         return None
-    state: State = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     if state.pop("fingerprint") != fingerprint:
         log.warning("checkpoint %s is of another run; starting over", path)
         return None
+    return state
+
+
+def read_checkpoint(path: Path) -> State | None:
+    """What any run saved there, or None when that is damaged, or something else."""
+    content = path.read_bytes()
+    digest, data = content[:_DIGEST], content[_DIGEST:]
+    if hashlib.sha256(data).digest() != digest:
+        return None
+    state: State = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     return state
 
 

@@ -112,5 +112,5 @@ def _less(config: Train) -> str:
     tries.append(f"a train.weight_decay above {config.weight_decay:g}")
     if config.label_smoothing < 0.1:
         tries.append("train.label_smoothing 0.1")
-    tries.append("train.pretrained or a smaller network")
+    tries.append("train.weights to start from, or a smaller network")
     return ", ".join(tries)

@@ -29,13 +29,19 @@ class Learner:
 
     def __init__(self, model: nn.Module, config: Train, steps: int, loss: Loss) -> None:
         self.model, self.config = model, config
-        self.network = distributed.parallel(compiled(model) if config.compile else model)
+        self.network_alone = compiled(model) if config.compile else model
+        self.network = distributed.parallel(self.network_alone)
         self.loss = loss
         self.optimizer = make_optimizer(model, config)
         self.schedule = make_schedule(self.optimizer, config, steps)
         self.precision = Precision(config.precision, next(model.parameters()).device)
         self.average = WeightAverage(model, config.ema) if config.ema else None
         self.rate = 1.0  # of the schedule's rates, lower after a divergence
+
+    def begin_epoch(self) -> None:
+        """Prepare for what takes gradients in the epoch: freed stages, too, among processes."""
+        if self.config.finetune.frozen:
+            self.network = distributed.parallel(self.network_alone)
 
     @property
     def result(self) -> nn.Module:

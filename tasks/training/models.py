@@ -1,7 +1,8 @@
 """The architectures, behind one `Classifier`: an embedding and a linear head on it.
 
-`build` makes one from a ModelSpec; `save_model` and `load_model` keep it in a directory as
-model.safetensors and model.json. torchvision is imported only for its own architectures.
+`build` makes one from a ModelSpec, with random weights or those of `tasks.training.starting`;
+`save_model` and `load_model` keep it in a directory as model.safetensors and model.json.
+torchvision is imported only for its own architectures and what it brings for all.
 """
 
 import json
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 
 from tasks.errors import TrainingError
 from tasks.files import atomic_write, write_json
-from tasks.schema import Architecture, Train
+from tasks.schema import Activation, Architecture, Train
+from tasks.training.activations import use_activation
 from tasks.training.residual import ResNetSmall
+from tasks.training.stochastic_depth import use_stochastic_depth
 
 if TYPE_CHECKING:
     from tasks.data.shards import Shards
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
 Moments = tuple[tuple[float, float, float], tuple[float, float, float]]
-_IMAGENET: Moments = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CHUNK_BYTES = 4 << 20  # of pixels; counting them takes eight times that
 
 
@@ -42,15 +44,22 @@ class ModelSpec(BaseModel):
     size: int = Field(ge=8, description="side of the images in pixels")
     mean: tuple[float, float, float] = Field(description="of the channels, on the 0..1 scale")
     std: tuple[float, float, float] = Field(description="of the channels, on the 0..1 scale")
+    activation: Activation = Field("default", description="default: the architecture's own")
+    dropout: float | None = Field(None, description="before the head; None: its own")
+    stochastic_depth: float | None = Field(None, description="of the last branch; None: its own")
 
 
 def spec_for(shards: "Shards", config: Train, moments: Moments) -> ModelSpec:
     """The spec of `config`'s network for these shards.
 
-    Images are normalised by `moments` (see `channel_moments`); for pretrained weights by those
-    of ImageNet, which the weights expect.
+    Images are normalised by `moments` (see `channel_moments`), or as the weights expect that
+    training starts from. Raises TrainingError when those cannot be read.
     """
-    mean, std = _IMAGENET if config.pretrained else moments
+    if config.weights is not None:
+        from tasks.training.starting import expected_moments
+
+        moments = expected_moments(config.weights) or moments
+    mean, std = moments
     return ModelSpec(
         architecture=config.architecture,
         width=config.width,
@@ -59,6 +68,9 @@ def spec_for(shards: "Shards", config: Train, moments: Moments) -> ModelSpec:
         size=shards.contract.size,
         mean=mean,
         std=std,
+        activation=config.activation,
+        dropout=config.dropout,
+        stochastic_depth=config.stochastic_depth,
     )
 
 
@@ -87,11 +99,12 @@ def _triple(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 class Classifier(nn.Module):
-    """A backbone that gives the embedding, and a head on it."""
+    """A backbone that gives the embedding, and a linear head on it (with dropout between)."""
 
-    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, head: nn.Module, dropout: float = 0.0) -> None:
         super().__init__()
         self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
         self.head = head
 
     def embed(self, x: Tensor) -> Tensor:
@@ -100,29 +113,38 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised float N×3×S×S to logits, float N×C."""
-        return cast(Tensor, self.head(self.embed(x)))
+        return cast(Tensor, self.head(self.dropout(self.embed(x))))
 
 
-def build(spec: ModelSpec, pretrained: bool = False) -> Classifier:
-    """A freshly initialised classifier (from torch's global random state), in channels_last.
+def build(spec: ModelSpec, weights: str | None = None) -> Classifier:
+    """A classifier in channels_last, freshly initialised from torch's global random state.
 
-    `pretrained` starts torchvision's architectures from their ImageNet weights; TrainingError
-    when they are neither cached nor to be had from the network, or when the architecture
-    has none.
+    `weights` is train.weights: with it the network starts from those, see
+    `tasks.training.starting`. TrainingError when they cannot be had or do not fit.
     """
-    if spec.architecture != "resnet_small":
-        from tasks.training.imagenet import backbone
+    model = _network(spec)
+    if spec.activation != "default":
+        use_activation(model.backbone, spec.activation)
+    if spec.stochastic_depth is not None:
+        use_stochastic_depth(model.backbone, spec.stochastic_depth)
+    if weights is not None:
+        from tasks.training.starting import start_from
 
-        model = Classifier(*backbone(spec.architecture, len(spec.classes), spec.size, pretrained))
-    elif pretrained:
-        raise TrainingError(
-            "train.pretrained: resnet_small has no pretrained weights; set it to false, "
-            "or choose another train.architecture"
-        )
-    else:
-        trunk = ResNetSmall(spec.width, spec.depth, spec.size)
-        model = Classifier(trunk, nn.Linear(trunk.features, len(spec.classes)))
+        start_from(model, spec, weights)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _network(spec: ModelSpec) -> Classifier:
+    own = 0.0
+    if spec.architecture == "resnet_small":
+        trunk: nn.Module = (small := ResNetSmall(spec.width, spec.depth, spec.size))
+        features = small.features
+    else:
+        from tasks.training.backbones import backbone
+
+        trunk, features, own = backbone(spec.architecture, spec.size)
+    dropout = own if spec.dropout is None else spec.dropout
+    return Classifier(trunk, nn.Linear(features, len(spec.classes)), dropout)
 
 
 def normalise(images: Tensor, spec: ModelSpec) -> Tensor:

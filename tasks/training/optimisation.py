@@ -15,18 +15,12 @@ from torch.optim.lr_scheduler import (
 )
 
 from tasks.schema import Train
+from tasks.training.finetuning import parameter_groups
 
 
 def make_optimizer(model: nn.Module, config: Train) -> Optimizer:
-    """SGD with Nesterov momentum, or AdamW; biases and norms are not decayed.
-
-    (Decay of scale-and-shift parameters only hurts: He et al. 2019, "Bag of tricks".)
-    """
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """SGD with Nesterov momentum, or AdamW, over the groups of `finetuning.parameter_groups`."""
+    groups = parameter_groups(model, config)
     if config.optimizer == "adamw":
         return AdamW(groups, config.lr, betas=(config.momentum, 0.999), fused=True)
     return SGD(groups, config.lr, config.momentum, nesterov=config.momentum > 0, fused=True)

@@ -9,7 +9,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-_STAGES = 3
+STAGES = 3
 _SMALL, _MEDIUM = 64, 128  # sides from which the stem reduces by 2, then by 4
 
 
@@ -27,7 +27,7 @@ class ResNetSmall(nn.Module):
         self.stem = _stem(width, size)
         blocks: list[nn.Module] = []
         channels = width
-        for stage in range(_STAGES):
+        for stage in range(STAGES):
             for block in range(depth):
                 stride = 2 if stage and block == 0 else 1
                 blocks.append(Block(channels, width << stage, stride))
@@ -53,7 +53,7 @@ class Block(nn.Module):
         self.norm1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(outputs)
-        self.relu = nn.ReLU()
+        self.activation = nn.ReLU()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             # Every stride-th pixel by a pooling of one pixel, not by the convolution's own stride:
@@ -66,8 +66,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Float N×inputs×H×W to N×outputs×H/stride×W/stride."""
-        y = self.relu(self.norm1(self.conv1(x)))
-        return cast(Tensor, self.relu(self.norm2(self.conv2(y)) + self.shortcut(x)))
+        y = self.activation(self.norm1(self.conv1(x)))
+        return cast(Tensor, self.activation(self.norm2(self.conv2(y)) + self.shortcut(x)))
 
 
 def _stem(width: int, size: int) -> nn.Sequential:

@@ -34,6 +34,7 @@ from tasks.training.models import (
 )
 from tasks.training.preview import write_preview
 from tasks.training.recording import record_epoch, record_fitness, record_origin, record_step
+from tasks.training.weights import weights_digest
 
 MODEL, RUN = Path("data/model"), "run.json"
 METRICS, CURVES = Path("data/metrics/train.json"), Path("data/plots/curves.csv")
@@ -60,7 +61,7 @@ def train_model(
         write_preview(PREVIEW, train, spec, config)
         run.file(PREVIEW, "plots")
     torch.manual_seed(config.seed)
-    model = build(spec, config.pretrained)
+    model = build(spec, config.weights)
     result = fit(
         model,
         train,
@@ -74,6 +75,12 @@ def train_model(
     return model, spec, result
 
 
+def run_key(config: Train, shards: Shards) -> str:
+    """The run's key in the tracker: other settings, starting weights or images, another run."""
+    parts = [config.deciding(), shards.digest, weights_digest(config.weights)]
+    return f"train-{sha256_json(parts)[:12]}"
+
+
 def main() -> None:
     """The step `train`, in as many processes as `train.devices` says."""
     params = load_params()
@@ -85,7 +92,7 @@ def main() -> None:
 
 def _train(params: Params, config: Train) -> None:
     settings, shards = load_settings(), open_shards()
-    key = f"train-{sha256_json([config.deciding(), shards.digest])[:12]}"
+    key = run_key(config, shards)
     writer = distributed.is_writer()
     run: RunLog = open_run(key, "train", settings=settings) if writer else NoLog()
     run.params({"train": config.model_dump(mode="json")})

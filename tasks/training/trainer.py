@@ -23,6 +23,7 @@ from tasks.training.checkpoint import (
     random_state,
     restore_random_state,
 )
+from tasks.training.finetuning import start_training
 from tasks.training.health import Diverged, Rows, StepHealth, Tally, Watch, peak_memory_mb
 from tasks.training.inference import predict
 from tasks.training.learner import Batch, Learner
@@ -175,7 +176,8 @@ class Trainer:
         All its random numbers come from the seed and its number.
         """
         torch.manual_seed(self.config.seed + 1_000_003 * number)
-        self.learner.model.train()
+        start_training(self.learner.model, self.config.finetune, number)
+        self.learner.begin_epoch()
         steps = self.order.draw().tensor_split(self.steps)
         left = [self._batches(rows) for rows in steps[self.epoch.steps :]]
         if self._random is not None:
@@ -266,6 +268,7 @@ class Trainer:
 
     def _state(self) -> State:
         return {
+            "spec": self.spec.model_dump(mode="json"),  # for `train.weights`
             "learner": self.learner.state_dict(),
             "history": [asdict(epoch) for epoch in self.history],
             "best_epoch": self.best_epoch,

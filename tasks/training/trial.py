@@ -111,7 +111,7 @@ class Sweep:
         torch.manual_seed(config.seed)
         train, validation = self.shards.split("train"), self.shards.split("validation")
         with _memory_advice(config):
-            model = build(spec, config.pretrained)
+            model = build(spec, config.weights)
             best = fit(
                 model,
                 train,

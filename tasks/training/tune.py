@@ -28,6 +28,7 @@ from tasks.training.storage import place_of
 from tasks.training.study import run_study
 from tasks.training.study_report import PLOTS, write_outcome
 from tasks.training.trial import Sweep, shown
+from tasks.training.weights import weights_digest
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,8 @@ def run_trials(objective: Sweep) -> Trials:
 def study_key(tune: Tune, train: Train, shards: Shards) -> str:
     """The sweep's run key. Without the budget: given more trials, the same study goes on."""
     searched = tune.model_dump(mode="json", exclude={"trials", "minutes", "keep"})
-    return f"tune-{sha256_json([searched, train.model_dump(mode='json'), shards.digest])[:12]}"
+    parts = [searched, train.model_dump(mode="json"), shards.digest, weights_digest(train.weights)]
+    return f"tune-{sha256_json(parts)[:12]}"
 
 
 def check_space(tune: Tune, train: Train) -> None:

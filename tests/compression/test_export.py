@@ -12,6 +12,7 @@ from tasks.compression.prune import count_parameters, remove_channels
 from tasks.compression.quantize import quantize
 from tasks.compression.runtime import open_session, run_logits
 from tasks.data.shards import Shards
+from tasks.errors import CompressionError
 from tasks.training.loop import predict
 from tasks.training.models import Classifier, ModelSpec, build
 
@@ -96,6 +97,37 @@ def test_quantization_sees_what_is_served(
     quantize(exported, tmp_path / "plain", images, 32, seed=3)
     quantize(exported, tmp_path / "framed", framed, 32, seed=3)
     assert (tmp_path / "plain").read_bytes() == (tmp_path / "framed").read_bytes()
+
+
+def test_int8_covers_the_linear_layers_of_a_convnext(
+    network: Network, digit_shards: Shards, tmp_path: Path
+) -> None:
+    from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+
+    torch.manual_seed(0)
+    stages = [CNBlockConfig(32, 64, 1), CNBlockConfig(64, None, 2)]
+    backbone = ConvNeXt(stages, layer_scale=0.5)
+    backbone.classifier[2] = torch.nn.Identity()
+    model, spec = Classifier(backbone, torch.nn.Linear(64, 10)).eval(), network[1]
+    export(model, spec, tmp_path / "fp32.onnx")
+    images = digit_shards.split("train").images
+    quantize(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", images, 64, seed=0)
+    graph = onnx.load(tmp_path / "int8.onnx").graph
+    kinds = {i.name: i.data_type for i in graph.initializer}
+    made_by = {output: node for node in graph.node for output in node.output}
+    layers = [made_by[node.input[1]] for node in graph.node if node.op_type == "MatMul"]
+    assert [kinds[layer.input[0]] for layer in layers] == [onnx.TensorProto.INT8] * 6
+    logits = run_logits(open_session(tmp_path / "int8.onnx", 1), images[:200])
+    wanted = predict(model, images[:200], spec)
+    assert (logits.argmax(1) == wanted.argmax(1)).mean() >= 0.95
+
+
+def test_a_vision_transformer_is_not_pruned_and_says_why(network: Network) -> None:
+    spec = network[1].model_copy(update={"architecture": "vit_b_32", "size": 32})
+    with torch.device("meta"):
+        model = build(spec)
+    with pytest.raises(CompressionError, match="heads of a vision transformer"):
+        remove_channels(model, spec, 0.5)
 
 
 @pytest.mark.parametrize("architecture", ["resnet_small", "mobilenet_v2"])
