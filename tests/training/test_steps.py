@@ -328,8 +328,8 @@ def test_a_trial_too_large_for_the_memory_fails_and_the_sweep_goes_on(workspace:
     space = {"width": {"type": "categorical", "choices": [4, 512]}}
     folder = workspace("one", tune={"space": space, "pruner": "none", "epochs": 1, "seed": 1})
     code = (
-        "import psutil, resource, optuna.visualization.matplotlib; from tasks.training import tune;"
-        "size = psutil.Process().memory_info().vms + (250 << 20);"
+        "import psutil, resource, torchvision; from tasks.training import tune;"
+        "size = psutil.Process().memory_info().vms + (800 << 20);"
         "resource.setrlimit(resource.RLIMIT_AS, (size, size)); tune.main()"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "VISIONLOOP_HOME": str(folder / "home")}
