@@ -18,7 +18,7 @@ from tasks.files import atomic_write, sha256_json, write_directory, write_json
 from tasks.params import load_params, load_settings
 from tasks.schema import Params, Train
 from tasks.tracking import NoLog, RunLog, open_run
-from tasks.training import distributed
+from tasks.training import distributed, launch
 from tasks.training.best import apply_best
 from tasks.training.loop import Epoch, FitResult, fit
 from tasks.training.models import (
@@ -68,8 +68,8 @@ def main() -> None:
     """The step `train`, in as many processes as `train.devices` says."""
     params = load_params()
     config = apply_best(params.train)
-    if not distributed.in_workers("tasks.training.train", config):
-        with distributed.session(config):
+    if not launch.in_workers("tasks.training.train", config):
+        with launch.session(config):
             _train(params, config)
 
 
@@ -138,4 +138,4 @@ def _record(run: RunLog, result: FitResult) -> None:
 
 
 if __name__ == "__main__":
-    distributed.run(main)
+    launch.run(main)
