@@ -24,7 +24,7 @@ from tasks.pages.render import template
 from tasks.params import Settings, load_params, load_settings
 from tasks.schema import Params, Train
 from tasks.tracking import NoLog, RunLog, open_run
-from tasks.training import distributed
+from tasks.training import distributed, launch
 from tasks.training.best import apply_best
 from tasks.training.inference import predict
 from tasks.training.loop import choose_device
@@ -89,8 +89,8 @@ def main() -> None:
         log.info("cross_validate.enabled is false: nothing to do")
         return
     config = apply_best(params.train)
-    if not distributed.in_workers("tasks.evaluation.cross_validate", config):
-        with distributed.session(config):
+    if not launch.in_workers("tasks.evaluation.cross_validate", config):
+        with launch.session(config):
             _run(params, config)
 
 
@@ -210,4 +210,4 @@ def _defined(values: Any) -> Any:
 
 
 if __name__ == "__main__":
-    distributed.run(main)
+    launch.run(main)

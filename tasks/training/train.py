@@ -19,7 +19,7 @@ from tasks.files import atomic_write, sha256_json, write_directory, write_json
 from tasks.params import load_params, load_settings
 from tasks.schema import Params, Train
 from tasks.tracking import NoLog, RunLog, open_run
-from tasks.training import distributed
+from tasks.training import distributed, launch
 from tasks.training.best import apply_best
 from tasks.training.class_report import ClassRow, class_report, summary, write_class_report
 from tasks.training.fitness import judge
@@ -85,8 +85,8 @@ def main() -> None:
     """The step `train`, in as many processes as `train.devices` says."""
     params = load_params()
     config = apply_best(params.train)
-    if not distributed.in_workers("tasks.training.train", config):
-        with distributed.session(config):
+    if not launch.in_workers("tasks.training.train", config):
+        with launch.session(config):
             _train(params, config)
 
 
@@ -183,4 +183,4 @@ def _record(run: RunLog, result: FitResult, rows: list[ClassRow]) -> None:
 
 
 if __name__ == "__main__":
-    distributed.run(main)
+    launch.run(main)

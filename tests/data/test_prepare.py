@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from tasks.bundle import InputContract
+from tasks.data.folds import folds
 from tasks.data.prepare import prepare
 from tasks.data.shards import SPLITS, open_shards
 from tasks.data.split import assign
@@ -75,6 +76,23 @@ def test_weights_reach_the_shards_and_only_when_there_are_any(
         split = open_shards(tmp_path / "shards").split(name)
         assert split.weights is not None
         np.testing.assert_array_equal(split.weights, np.where(split.labels == 3, 2.5, 1.0))
+
+
+def test_shards_carry_the_folds_of_the_splits(
+    digits_cleaned: pd.DataFrame, digits_folder: Path, tmp_path: Path
+) -> None:
+    config = Split(validation=0.15, test=0.2, seed=0, folds=3)
+    splits = assign(digits_cleaned, NO_PAIRS, config)
+    prepare(splits, {"digits": digits_folder}, CONTRACT, tmp_path / "shards")
+    shards = open_shards(tmp_path / "shards")
+    for name in ("train", "validation"):
+        rows = splits[splits["split"] == name]
+        assert shards.folds(name).tolist() == rows["fold"].tolist()
+    with pytest.raises(DataError, match="holds no folds"):
+        shards.folds("test")
+    everything = {hash_ for fold in folds(shards) for hash_ in fold.held_out.hashes.tolist()}
+    outside = splits[splits["split"].isin(["train", "validation"])]
+    assert everything == {value.encode() for value in outside["pixel_hash"]}
 
 
 def test_several_processes_give_the_same_bytes(

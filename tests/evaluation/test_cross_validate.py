@@ -38,7 +38,9 @@ Workspace = Callable[..., Path]
 def workspace(tmp_path: Path, digit_images: np.ndarray, digit_labels: np.ndarray) -> Workspace:
     """Makes a directory as `dvc repro` finds it before `cross_validate`."""
 
-    def make(name: str, margin: int = 0, with_folds: bool = True, **section: object) -> Path:
+    def make(
+        name: str, margin: int = 0, with_folds: bool = True, devices: int = 1, **section: object
+    ) -> Path:
         folder = tmp_path / name
         shards = folder / "data" / "shards"
         shards.mkdir(parents=True)
@@ -61,6 +63,7 @@ def workspace(tmp_path: Path, digit_images: np.ndarray, digit_labels: np.ndarray
         write_index(shards, ["0", "1", "2"], contract)
         values = read_yaml(ROOT / "conf" / "presets" / "quickstart.yaml")
         values["train"] |= {"width": 4, "epochs": 4, "batch_size": 32, "device": "cpu"}
+        values["train"]["devices"] = devices
         values["cross_validate"] |= {"enabled": True, **section}
         (folder / "conf").mkdir()
         with open(folder / "conf" / "params.yaml", "w") as stream:
@@ -145,6 +148,17 @@ def test_a_killed_cross_validation_goes_on_in_its_fold(
     for name in names:
         one, other = (folder / "data/cross_validation" / name for folder in (unbroken, broken))
         assert sha256(one) == sha256(other), name
+
+
+def test_two_processes_give_what_one_gives(workspace: Workspace, enter: Callable[[Path], None]):
+    one, two = workspace("one"), workspace("two", devices=2)
+    for folder in (one, two):
+        enter(folder)
+        cross_validate.main()
+    kept = [np.load(folder / "data/cross_validation/out_of_fold.npz") for folder in (one, two)]
+    np.testing.assert_array_equal(kept[0]["hashes"], kept[1]["hashes"])
+    np.testing.assert_allclose(kept[0]["probabilities"], kept[1]["probabilities"], atol=1e-2)
+    assert len(list((two / "home" / "tracking").iterdir())) == FOLDS + 1
 
 
 def test_it_is_off_unless_asked_for(workspace: Workspace, enter: Callable[[Path], None]):

@@ -14,7 +14,7 @@ from tasks.data.shards import SPLITS, Shards, open_shards, write_index
 from tasks.params import read_yaml
 from tasks.pixels import fit, statistics
 from tasks.schema import Augment, Train
-from tasks.training import distributed
+from tasks.training import distributed, launch
 from tasks.training.models import ModelSpec, channel_moments, spec_for
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session", autouse=True)
 def _processes() -> Iterator[None]:
     """Under torchrun (see test_distributed.py) the tests train together with the other ranks."""
-    with distributed.session(Train.model_validate(TRAIN)):
+    with launch.session(Train.model_validate(TRAIN)):
         yield
 
 

@@ -22,7 +22,7 @@ from tasks.files import sha256
 from tasks.params import read_yaml
 from tasks.schema import Train
 from tasks.tracking import read_events
-from tasks.training import distributed
+from tasks.training import launch
 from tasks.training.loop import fit
 from tasks.training.models import ModelSpec, build
 
@@ -104,8 +104,8 @@ def test_the_curves_are_those_of_one_process(
     np.testing.assert_allclose(curves(folder), wanted, rtol=1e-5)
     (run,) = (folder / "home" / "tracking").iterdir()
     events = read_events(run)
-    steps = [e["step"] for e in events if e["type"] == "metrics" and e["step"] is not None]
-    assert steps == [1, 2, 3]
+    epochs = [e["step"] for e in events if "validation_loss" in e.get("values", ())]
+    assert epochs == [1, 2, 3]
     assert "training in 2 processes" in errors
 
 
@@ -162,18 +162,18 @@ def test_more_processes_than_images_of_a_batch_are_refused(workspace: Callable[.
 
 def test_more_processes_than_gpus_are_refused(config: Config, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert distributed.processes(config(device="auto", devices="auto")) == 2
-    assert distributed.processes(config(device="cpu", devices="auto")) == 1
+    assert launch.processes(config(device="auto", devices="auto")) == 2
+    assert launch.processes(config(device="cpu", devices="auto")) == 1
     with pytest.raises(TrainingError, match=r"train\.devices is 3.*2 GPUs"):
-        distributed.processes(config(device="auto", devices=3))
+        launch.processes(config(device="auto", devices=3))
 
 
 DRAWS = """
 import torch
 from tasks.schema import Train
-from tasks.training import distributed
+from tasks.training import distributed, launch
 import sys
-with distributed.session(Train.model_validate_json(sys.argv[1])):
+with launch.session(Train.model_validate_json(sys.argv[1])):
     torch.manual_seed(5)
     with distributed.own_draws(0):
         first = torch.rand(4 + distributed.own_rows(3).start)[:4]
@@ -195,3 +195,31 @@ def test_ranks_draw_alike_for_images_and_apart_for_dropout(config: Config, tmp_p
     command = [*TORCHRUN, str(script), config().model_dump_json()]
     code, errors = ended(start(tmp_path, command))
     assert code == 0, errors
+
+
+ALONE = """
+import sys
+import torch.distributed as dist
+from tasks.errors import TrainingError
+from tasks.schema import Train
+from tasks.step import run_process
+from tasks.training import launch
+
+def main():
+    with launch.session(Train.model_validate_json(sys.argv[1])):
+        if dist.get_rank() == 1:
+            raise TrainingError("this process is out of memory")
+        dist.barrier()  # the other one would wait here for ever
+
+run_process(main)
+"""
+
+
+def test_an_error_in_one_process_ends_both_and_is_told_once(config: Config, tmp_path: Path):
+    script = tmp_path / "alone.py"
+    script.write_text(ALONE)
+    code, errors = ended(start(tmp_path, [*TORCHRUN, str(script), config().model_dump_json()]))
+    assert code != 0
+    said = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert said == ["error: this process is out of memory"]
+    assert "barrier" not in errors

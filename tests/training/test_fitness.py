@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from tasks.data.shards import Shards, ShardSplit
-from tasks.schema import Train
+from tasks.schema import Augment, Train
 from tasks.training.fitness import Fitness, judge
 from tasks.training.loop import fit
 from tasks.training.models import ModelSpec, build
 
 Config = Callable[..., Train]
-STILL = dict.fromkeys(("shift", "rotate", "scale", "brightness", "contrast"), 0.0) | {"flip": False}
+STILL = dict.fromkeys(Augment.model_fields) | {"preset": "none"}
 
 
 def fitted(train: ShardSplit, shards: Shards, spec: ModelSpec, config: Train) -> Fitness:
