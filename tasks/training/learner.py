@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from tasks.schema import Train
 from tasks.training.averaging import WeightAverage
@@ -55,16 +56,18 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), dtype=torch.float64, device=self.precision.device)
         for inputs, labels in batches:
-            with self.precision.autocast():
+            with record_function("forward"), self.precision.autocast():
                 loss = self.loss(self.network(inputs).float(), labels, inputs)
-            self.precision.backward(loss * (len(inputs) / images))
+            with record_function("backward"):
+                self.precision.backward(loss * (len(inputs) / images))
             total += loss.detach() * len(inputs)
-        with self._lowered():
+        with record_function("optimizer"), self._lowered():
             weights = self.model.parameters()
             norm = self.precision.step(self.optimizer, weights, self.config.grad_clip)
         self.schedule.step()
         if self.average is not None:
-            self.average.update(self.model)
+            with record_function("average"):
+                self.average.update(self.model)
         return total, norm.detach()
 
     def state_dict(self) -> dict[str, Any]:

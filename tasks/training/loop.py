@@ -17,12 +17,12 @@ from torch import nn
 from tasks.errors import TrainingError
 from tasks.progress import Progress
 from tasks.schema import Train
-from tasks.training.health import StepHealth
+from tasks.training.health import Epoch, StepHealth
 from tasks.training.inference import predict
 from tasks.training.learner import Loss
 from tasks.training.models import ModelSpec
 from tasks.training.precision import compile_advice
-from tasks.training.trainer import Epoch, Trainer
+from tasks.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from tasks.data.shards import ShardSplit

@@ -4,7 +4,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from tasks.errors import TrainingError
 from tasks.schema import Train
@@ -22,7 +23,16 @@ from tasks.training.checkpoint import (
     random_state,
     restore_random_state,
 )
-from tasks.training.health import Diverged, Rows, StepHealth, Tally, Watch, peak_memory_mb
+from tasks.training.health import (
+    Diverged,
+    Epoch,
+    Rows,
+    StepHealth,
+    Tally,
+    Watch,
+    peak_memory_mb,
+    report,
+)
 from tasks.training.inference import predict
 from tasks.training.learner import Batch, Learner, Loss
 from tasks.training.models import ModelSpec
@@ -33,23 +43,6 @@ if TYPE_CHECKING:
 
 _LOWER, _STEP_BACKS = 0.25, 3  # of the rate after a divergence, and how often
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch gave; `epoch` counts from 1, losses are in nats per image.
-
-    Epochs are equal when the run is, however fast the machine was.
-    """
-
-    epoch: int
-    train_loss: float
-    validation_loss: float
-    validation_accuracy: float
-    lr: float  # after the last step
-    gradient_norm: float  # mean over the steps, before clipping
-    images_per_second: float = field(compare=False)  # in training
-    memory_mb: float = field(compare=False)  # peak: of the device, or of the process on a CPU
 
 
 class Trainer:
@@ -139,8 +132,8 @@ class Trainer:
 
     def _one_epoch(self) -> Epoch:
         number, started = len(self.history) + 1, time.perf_counter()
-        for batches, images in self._order(number):
-            self._step(batches, images)
+        for batches, images in self.order(number):
+            self.step(batches, images)
             if self.checkpoints.due():
                 self.watch.check()
                 self.checkpoints.save(self._state())
@@ -151,10 +144,10 @@ class Trainer:
         self.watch.check_epoch(number, loss)
         epoch = Epoch(number, train_loss, loss, accuracy, self.learner.lr, norm, rate, memory)
         self._end(epoch)
-        self._report(epoch, time.perf_counter() - started)
+        report(epoch, self.config.epochs, time.perf_counter() - started)
         return epoch
 
-    def _order(self, number: int) -> Iterator[tuple[list[Rows], Iterator[Tensor]]]:
+    def order(self, number: int) -> Iterator[tuple[list[Rows], Iterator[Tensor]]]:
         """What is left of an epoch: the rows of each step's batches, and what reads the images.
 
         All its random numbers come from the seed and its number.
@@ -176,9 +169,10 @@ class Trainer:
         count = max(1, min(self.config.accumulate, len(rows) // self.config.batch_size))
         return [batch.numpy() for batch in rows.tensor_split(count)]
 
-    def _step(self, batches: list[Rows], images: Iterator[Tensor]) -> None:
+    def step(self, batches: list[Rows], images: Iterator[Tensor]) -> None:
+        """One optimizer step on the batches, whose images come next."""
         lr, count = self.learner.lr, sum(len(rows) for rows in batches)
-        read = (self._batch(rows, next(images)) for rows in batches)
+        read = (self._batch(rows, _next(images)) for rows in batches)
         loss, norm = self.learner.update(read, count)
         for tally in (self.epoch, self.interval):
             tally.add(loss, norm, count)
@@ -193,8 +187,9 @@ class Trainer:
 
     def _batch(self, rows: Rows, images: Tensor) -> Batch:
         """The network's inputs and the labels of uint8 images, on the device."""
-        labels = torch.from_numpy(self.train.labels[rows]).to(self.device)
-        return self.augment(images.to(self.device)), labels
+        with record_function("augment"):
+            labels = torch.from_numpy(self.train.labels[rows]).to(self.device)
+            return self.augment(images.to(self.device)), labels
 
     def _record(self, step: int, lr: float) -> None:
         if self.on_step:
@@ -251,16 +246,7 @@ class Trainer:
             "good": self._good if self.epoch.steps else None,
         }
 
-    def _report(self, epoch: Epoch, seconds: float) -> None:
-        left = round(seconds * (self.config.epochs - epoch.epoch))
-        log.info(
-            "epoch %d/%d: train loss %.4f, validation loss %.4f, accuracy %.2f %%, "
-            "%d images/s, %d:%02d left",
-            epoch.epoch,
-            self.config.epochs,
-            epoch.train_loss,
-            epoch.validation_loss,
-            100 * epoch.validation_accuracy,
-            epoch.images_per_second,
-            *divmod(left, 60),
-        )
+
+def _next(images: Iterator[Tensor]) -> Tensor:
+    with record_function("read"):
+        return next(images)

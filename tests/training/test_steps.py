@@ -18,7 +18,7 @@ from tasks.errors import ParamsError, TrainingError
 from tasks.files import sha256
 from tasks.params import read_yaml
 from tasks.tracking import read_events
-from tasks.training import train, tune
+from tasks.training import lr_range, profile, train, tune
 from tasks.training.models import load_model
 
 ROOT = Path(__file__).parents[2]
@@ -264,6 +264,18 @@ def test_a_space_beyond_the_schema_is_refused_before_any_work(
     enter(workspace("one", tune={"space": space}))
     with pytest.raises(ParamsError, match=r"tune\.space\.lr: lr: .*20"):
         tune.main()
+    assert not Path("home").exists()
+
+
+def test_what_comes_before_a_long_run_writes_its_files_and_no_model(
+    workspace: Workspace, enter: Callable[[Path], None]
+):
+    enter(workspace("one", batch_size=16))
+    lr_range.main()
+    profile.main()
+    assert {path.name for path in Path("data/lr_range").iterdir()} == {"range.csv", "range.html"}
+    assert {path.name for path in Path("data/profile").iterdir()} == {"trace.json", "table.txt"}
+    assert not Path("data/model").exists()
     assert not Path("home").exists()
 
 
