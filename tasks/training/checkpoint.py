@@ -31,14 +31,15 @@ class Checkpoints:
     """When and where the checkpoints of one run are written; without a path, nowhere.
 
     One is due `seconds` after the last within an epoch, and at the end of every epoch; but
-    never before 50 times as long has passed as the last took to write, so that they take no
-    more than 2 % of the time.
+    only while all of them together, with one more that takes as long as the last, take no more
+    than 2 % of the time since the start.
     """
 
     def __init__(self, path: Path | None, fingerprint: str, seconds: float) -> None:
         self.path = path
         self._fingerprint, self._seconds = fingerprint, seconds
-        self._took, self._last = 0.0, time.monotonic()
+        self._start = self._last = time.monotonic()
+        self._took = self._spent = 0.0
 
     def load(self) -> State | None:
         """The state to go on from, or None; removes what a killed writer left half-written."""
@@ -49,9 +50,9 @@ class Checkpoints:
 
     def due(self, *, epoch_ended: bool = False) -> bool:
         """Whether it is time for a checkpoint."""
-        least = 0.0 if epoch_ended else self._seconds
-        passed = time.monotonic() - self._last
-        return self.path is not None and passed >= max(least, self._took / _SHARE)
+        now, least = time.monotonic(), 0.0 if epoch_ended else self._seconds
+        affordable = self._spent + self._took <= _SHARE * (now - self._start)
+        return self.path is not None and affordable and now - self._last >= least
 
     def save(self, state: State) -> None:
         """Write a checkpoint now."""
@@ -61,6 +62,7 @@ class Checkpoints:
         save_checkpoint(self.path, self._fingerprint, state)
         self._last = time.monotonic()
         self._took = self._last - started
+        self._spent += self._took
 
 
 def save_checkpoint(path: Path, fingerprint: str, state: State) -> None:

@@ -1,5 +1,6 @@
 """Whether a training run is well: what it measures of itself, and when it has diverged."""
 
+import logging
 import math
 import resource
 import sys
@@ -20,10 +21,28 @@ Rows = npt.NDArray[np.int64]
 _EXPLODED = 1e3  # nats per image: no schedule brings that back
 _LOST_SCALE = 1e-6  # of fp16's losses: every step overflowed for long
 _NAMED = 3  # images of a batch
+log = logging.getLogger(__name__)
 
 
 class Diverged(TrainingError):
     """A loss or gradient is not finite, or has exploded."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch gave; `epoch` counts from 1, losses are in nats per image.
+
+    Epochs are equal when the run is, however fast the machine was.
+    """
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    validation_accuracy: float
+    lr: float  # after the last step
+    gradient_norm: float  # mean over the steps, before clipping
+    images_per_second: float = field(compare=False)  # in training
+    memory_mb: float = field(compare=False)  # peak: of the device, or of the process on a CPU
 
 
 @dataclass(frozen=True)
@@ -157,3 +176,18 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def report(epoch: Epoch, epochs: int, seconds: float) -> None:
+    """Log one line on an epoch of `epochs` that took `seconds`."""
+    log.info(
+        "epoch %d/%d: train loss %.4f, validation loss %.4f, accuracy %.2f %%, "
+        "%d images/s, %d:%02d left",
+        epoch.epoch,
+        epochs,
+        epoch.train_loss,
+        epoch.validation_loss,
+        100 * epoch.validation_accuracy,
+        epoch.images_per_second,
+        *divmod(round(seconds * (epochs - epoch.epoch)), 60),
+    )

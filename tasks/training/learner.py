@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from tasks.schema import Train
 from tasks.training import distributed
@@ -63,17 +64,19 @@ class Learner:
         total = torch.zeros((), dtype=torch.float64, device=self.precision.device)
         for number, (inputs, targets) in enumerate(batches):
             draws = distributed.own_draws(step * self.config.accumulate + number)
-            with draws, self.precision.autocast():
+            with record_function("forward"), draws, self.precision.autocast():
                 loss = self.loss(self.network(inputs).float(), targets, inputs)
-            self.precision.backward(distributed.share_of_mean(loss, len(inputs), images))
+            with record_function("backward"):
+                self.precision.backward(distributed.share_of_mean(loss, len(inputs), images))
             total += loss.detach() * len(inputs)
         distributed.summed(total)
-        with self._lowered():
+        with record_function("optimizer"), self._lowered():
             weights = self.model.parameters()
             norm = self.precision.step(self.optimizer, weights, self.config.grad_clip)
         self.schedule.step()
         if self.average is not None:
-            self.average.update(self.model)
+            with record_function("average"):
+                self.average.update(self.model)
         return total, norm.detach()
 
     def state_dict(self) -> dict[str, Any]:

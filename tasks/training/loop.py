@@ -18,13 +18,13 @@ from tasks.errors import TrainingError
 from tasks.progress import Progress
 from tasks.schema import Train
 from tasks.training import distributed
-from tasks.training.health import StepHealth
+from tasks.training.health import Epoch, StepHealth
 from tasks.training.inference import predict
 from tasks.training.losses import Loss
 from tasks.training.models import ModelSpec
 from tasks.training.precision import compile_advice
 from tasks.training.synchronised import synchronised
-from tasks.training.trainer import Epoch, Trainer
+from tasks.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from tasks.data.shards import ShardSplit
@@ -146,5 +146,5 @@ def _compiling(config: Train) -> AbstractContextManager[None]:
 
 
 def _progress(run: Trainer) -> Progress:
-    total = run.config.epochs * len(run.order)
+    total = run.config.epochs * len(run.shown)
     return Progress("trained", total, done=run.images_done, seconds=_REPORT_SECONDS)

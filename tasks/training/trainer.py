@@ -4,7 +4,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from tasks.errors import TrainingError
 from tasks.schema import Train
@@ -24,7 +25,16 @@ from tasks.training.checkpoint import (
     restore_random_state,
 )
 from tasks.training.finetuning import start_training
-from tasks.training.health import Diverged, Rows, StepHealth, Tally, Watch, peak_memory_mb
+from tasks.training.health import (
+    Diverged,
+    Epoch,
+    Rows,
+    StepHealth,
+    Tally,
+    Watch,
+    peak_memory_mb,
+    report,
+)
 from tasks.training.inference import predict
 from tasks.training.learner import Batch, Learner
 from tasks.training.losses import Loss, class_counts, training_loss
@@ -37,23 +47,6 @@ if TYPE_CHECKING:
 
 _LOWER, _STEP_BACKS = 0.25, 3  # of the rate after a divergence, and how often
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch gave; `epoch` counts from 1, losses are in nats per image.
-
-    Epochs are equal when the run is, however fast the machine was.
-    """
-
-    epoch: int
-    train_loss: float
-    validation_loss: float
-    validation_accuracy: float
-    lr: float  # after the last step
-    gradient_norm: float  # mean over the steps, before clipping
-    images_per_second: float = field(compare=False)  # in training
-    memory_mb: float = field(compare=False)  # peak: of the device, or of the process on a CPU
 
 
 class Trainer:
@@ -79,10 +72,10 @@ class Trainer:
         self.device = next(model.parameters()).device
         self.augment = augmentation(spec, config.augment.recipe)
         self.mix = mixing(config.augment.recipe, len(spec.classes))
-        self.order = EpochOrder(train.labels, config.imbalance.sampling, train.weights)
+        self.shown = EpochOrder(train.labels, config.imbalance.sampling, train.weights)
         # Batches of batch_size or a little more: a last batch of one image would break
         # batch norm, and no image is left out.
-        self.steps = max(1, len(self.order) // (config.batch_size * config.accumulate))
+        self.steps = max(1, len(self.shown) // (config.batch_size * config.accumulate))
         arrays = [train.hashes, train.labels, validation.hashes, validation.labels]
         arrays += [] if train.weights is None else [train.weights]
         settings = [spec.model_dump(mode="json"), config.deciding()]
@@ -111,7 +104,7 @@ class Trainer:
     @property
     def images_done(self) -> int:
         """Images trained on so far, over all epochs."""
-        return len(self.history) * len(self.order) + self.epoch.images
+        return len(self.history) * len(self.shown) + self.epoch.images
 
     def one_epoch(self) -> Epoch:
         """Train on the epoch's images, validate, and keep the weights if they are the best.
@@ -155,8 +148,8 @@ class Trainer:
 
     def _one_epoch(self) -> Epoch:
         number, started = len(self.history) + 1, time.perf_counter()
-        for batches, images in self._order(number):
-            self._step(batches, images)
+        for batches, images in self.order(number):
+            self.step(batches, images)
             if self._due():
                 self.watch.check()
                 self._save()
@@ -167,10 +160,10 @@ class Trainer:
         self.watch.check_epoch(number, loss)
         epoch = Epoch(number, train_loss, loss, accuracy, self.learner.lr, norm, rate, memory)
         self._end(epoch)
-        self._report(epoch, time.perf_counter() - started)
+        report(epoch, self.config.epochs, time.perf_counter() - started)
         return epoch
 
-    def _order(self, number: int) -> Iterator[tuple[list[Rows], Iterator[Tensor]]]:
+    def order(self, number: int) -> Iterator[tuple[list[Rows], Iterator[Tensor]]]:
         """What is left of an epoch: the rows of each step's batches, and what reads the images.
 
         All its random numbers come from the seed and its number.
@@ -178,7 +171,7 @@ class Trainer:
         torch.manual_seed(self.config.seed + 1_000_003 * number)
         start_training(self.learner.model, self.config.finetune, number)
         self.learner.begin_epoch()
-        steps = self.order.draw().tensor_split(self.steps)
+        steps = self.shown.draw().tensor_split(self.steps)
         left = [self._batches(rows) for rows in steps[self.epoch.steps :]]
         if self._random is not None:
             restore_random_state(self._random, self.device)
@@ -194,9 +187,10 @@ class Trainer:
         count = max(1, min(self.config.accumulate, len(rows) // self.config.batch_size))
         return [batch.numpy() for batch in rows.tensor_split(count)]
 
-    def _step(self, batches: list[Rows], images: Iterator[Tensor]) -> None:
+    def step(self, batches: list[Rows], images: Iterator[Tensor]) -> None:
+        """One optimizer step on the batches, whose images come next."""
         lr, count = self.learner.lr, sum(len(rows) for rows in batches)
-        read = (self._batch(rows, next(images)) for rows in batches)
+        read = (self._batch(rows, _next(images)) for rows in batches)
         loss, norm = self.learner.update(read, count, self.epoch.steps)
         for tally in (self.epoch, self.interval):
             tally.add(loss, norm, count)
@@ -214,11 +208,12 @@ class Trainer:
 
         `images` are its own; the whole batch is changed and mixed, with the draws of one process.
         """
-        labels = torch.from_numpy(self.train.labels[rows]).to(self.device)
-        batch = distributed.gathered(images.to(self.device), len(rows))
-        inputs, targets = self.mix(self.augment(batch), labels)
-        own = distributed.own_rows(len(rows))
-        return inputs[own], targets[own]
+        with record_function("augment"):
+            labels = torch.from_numpy(self.train.labels[rows]).to(self.device)
+            batch = distributed.gathered(images.to(self.device), len(rows))
+            inputs, targets = self.mix(self.augment(batch), labels)
+            own = distributed.own_rows(len(rows))
+            return inputs[own], targets[own]
 
     def _record(self, step: int, lr: float) -> None:
         if self.on_step:
@@ -280,16 +275,7 @@ class Trainer:
             "good": self._good if self.epoch.steps else None,
         }
 
-    def _report(self, epoch: Epoch, seconds: float) -> None:
-        left = round(seconds * (self.config.epochs - epoch.epoch))
-        log.info(
-            "epoch %d/%d: train loss %.4f, validation loss %.4f, accuracy %.2f %%, "
-            "%d images/s, %d:%02d left",
-            epoch.epoch,
-            self.config.epochs,
-            epoch.train_loss,
-            epoch.validation_loss,
-            100 * epoch.validation_accuracy,
-            epoch.images_per_second,
-            *divmod(left, 60),
-        )
+
+def _next(images: Iterator[Tensor]) -> Tensor:
+    with record_function("read"):
+        return next(images)

@@ -18,7 +18,7 @@ from tasks.errors import ParamsError, TrainingError
 from tasks.files import sha256
 from tasks.params import load_params, read_yaml
 from tasks.tracking import read_events
-from tasks.training import train, tune
+from tasks.training import lr_range, profile, train, tune
 from tasks.training.models import load_model
 
 ROOT = Path(__file__).parents[2]
@@ -340,6 +340,18 @@ def test_a_trial_too_large_for_the_memory_fails_and_the_sweep_goes_on(workspace:
     rows = list(csv.DictReader((folder / "data/tune/trials.csv").read_text().splitlines()))
     assert {row["width"]: row["state"] for row in rows} == {"4": "COMPLETE", "512": "FAIL"}
     assert any("too little memory for train.batch_size 32" in row["error"] for row in rows)
+
+
+def test_what_comes_before_a_long_run_writes_its_files_and_no_model(
+    workspace: Workspace, enter: Callable[[Path], None]
+):
+    enter(workspace("one", batch_size=16))
+    lr_range.main()
+    profile.main()
+    assert {path.name for path in Path("data/lr_range").iterdir()} == {"range.csv", "range.html"}
+    assert {path.name for path in Path("data/profile").iterdir()} == {"trace.json", "table.txt"}
+    assert not Path("data/model").exists()
+    assert not Path("home").exists()
 
 
 def _set_trials(count: int) -> None:

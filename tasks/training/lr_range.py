@@ -1,0 +1,142 @@
+"""`python -m tasks.training.lr_range`: which learning rates this training can take.
+
+Smith 2017, "Cyclical learning rates for training neural networks": the rate grows step by step
+while the loss is watched. Takes the shards and the train section with the sweep's best values,
+gives data/lr_range: range.csv and range.html (a plot). No model is written.
+"""
+
+import csv
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tasks.data.shards import open_shards
+from tasks.errors import TrainingError
+from tasks.files import atomic_write, write_directory, write_text
+from tasks.params import load_params
+from tasks.schema import Train
+from tasks.step import run_step
+from tasks.training.best import BEST, apply_best
+from tasks.training.health import Diverged, Rows, StepHealth, Tally
+from tasks.training.loop import choose_device
+from tasks.training.models import build, channel_moments, spec_for
+from tasks.training.trainer import Trainer
+
+TARGET = Path("data/lr_range")
+CSV, PAGE = "range.csv", "range.html"
+_LOW, _HIGH, _STEPS = 1e-5, 10.0, 150
+_SMOOTHING = 0.9  # of the loss, exponential
+_LEAST = 10  # steps before anything can be said
+_LOST = 4.0  # times the lowest smoothed loss: the rate is too high
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """The rates tried in order, and the smoothed loss after each (nats per image)."""
+
+    rates: npt.NDArray[np.float64]
+    losses: npt.NDArray[np.float64]
+
+    @property
+    def steepest(self) -> float:
+        """The rate at which the loss falls fastest: one to train with, all the way."""
+        fall = self.losses[: max(2, self.losses.argmin() + 1)]
+        return float(self.rates[np.gradient(fall, np.log(self.rates[: len(fall)])).argmin()])
+
+    @property
+    def highest(self) -> float:
+        """A third of the rate of the lowest loss: the top of a one-cycle schedule."""
+        return float(self.rates[self.losses.argmin()] / 3)
+
+
+def range_test(trainer: Trainer) -> RangeTest:
+    """Train up to `_STEPS` steps at growing rates, over as many epochs as it takes.
+
+    `trainer` has the config that `for_range_test` gives. Every group of parameters keeps its
+    proportion to `train.lr`. Ends early when the loss is lost; TrainingError when that is at once.
+    """
+    groups = trainer.learner.optimizer.param_groups
+    shares = [group["lr"] / trainer.config.lr for group in groups]
+    rates, losses, sums = list[float](), list[float](), 0.0
+    seen: list[StepHealth] = []
+    trainer.on_step = seen.append
+    tried = np.geomspace(_LOW, _HIGH, _STEPS)
+    for rate, (batches, images) in zip(tried, _steps(trainer), strict=False):
+        for group, share in zip(groups, shares, strict=True):
+            group["lr"] = float(rate) * share
+        try:
+            trainer.step(batches, images)
+        except Diverged:
+            break
+        sums = _SMOOTHING * sums + (1 - _SMOOTHING) * seen[-1].loss
+        rates.append(float(rate))
+        losses.append(sums / (1 - _SMOOTHING ** len(rates)))
+        if losses[-1] > _LOST * min(losses):
+            break
+    if len(rates) < _LEAST:
+        raise TrainingError(
+            f"the loss is lost after {len(rates)} steps, at a learning rate of "
+            f"{tried[len(rates)]:.2g}; something else than the rate is wrong: look at the images "
+            "and labels"
+        )
+    return RangeTest(np.array(rates), np.array(losses))
+
+
+def for_range_test(config: Train) -> Train:
+    """The train section with a rate that stays as it is set, and every step's loss recorded."""
+    changes = {"schedule": "constant", "warmup": 0.0, "log_steps": 1, "on_divergence": "stop"}
+    return config.model_copy(update=changes)
+
+
+def write(result: RangeTest, folder: Path) -> None:
+    """Write the table and the plot (with plotly.js inside, readable without a network)."""
+    from plotly.graph_objects import Figure, Scatter  # half a second
+
+    with atomic_write(folder / CSV, "w") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(["lr", "loss"])
+        table.writerows(zip(result.rates, result.losses, strict=True))
+    figure = Figure(Scatter(x=result.rates, y=result.losses, mode="lines"))
+    figure.update_xaxes(type="log", title="learning rate")
+    figure.update_yaxes(title="loss, smoothed (nats per image)")
+    figure.add_vline(result.steepest, annotation_text="falls fastest", line_dash="dot")
+    figure.add_vline(result.highest, annotation_text="a third of the lowest", line_dash="dash")
+    write_text(folder / PAGE, figure.to_html(include_plotlyjs=True))
+
+
+def main() -> None:
+    """Test the training that `dvc repro train` would do."""
+    params, shards = load_params(), open_shards()
+    config = for_range_test(apply_best(params.train) if BEST.exists() else params.train)
+    spec = spec_for(shards, config, channel_moments(shards.split("train").images))
+    torch.manual_seed(config.seed)
+    model = build(spec, config.weights).to(choose_device(config.device))
+    trainer = Trainer(model, shards.split("train"), shards.split("validation"), spec, config)
+    result = range_test(trainer)
+    write_directory(TARGET, lambda folder: write(result, folder))
+    log.info(
+        "loss falls fastest at lr %.2g; for a one-cycle schedule try train.lr %.2g (now %g); "
+        "the plot is %s",
+        result.steepest,
+        result.highest,
+        config.lr,
+        TARGET / PAGE,
+    )
+
+
+def _steps(trainer: Trainer) -> Iterator[tuple[list[Rows], Iterator[Tensor]]]:
+    for number in count(1):
+        trainer.epoch = Tally.empty(trainer.device)
+        yield from trainer.order(number)
+
+
+if __name__ == "__main__":
+    run_step(main)
