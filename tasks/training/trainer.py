@@ -16,7 +16,7 @@ from tasks.errors import TrainingError
 from tasks.schema import Train
 from tasks.training.checkpoint import State, fingerprint, load_checkpoint, save_checkpoint
 from tasks.training.inference import predict
-from tasks.training.losses import Loss, class_counts, training_loss
+from tasks.training.losses import Loss, class_counts, training_loss, validation_weights
 from tasks.training.models import ModelSpec
 from tasks.training.optimisation import make_optimizer, make_schedule
 from tasks.training.reading import read_ahead
@@ -65,6 +65,7 @@ class Trainer:
         self.order = EpochOrder(train.labels, config.imbalance.sampling, train.weights)
         counts = class_counts(train.labels, len(spec.classes))
         self.loss = loss or training_loss(config.imbalance, config.label_smoothing, counts)
+        self.class_weights = validation_weights(config.imbalance, counts)
         # Batches of batch_size or a little more: a last batch of one image would break
         # batch norm, and no image is left out.
         self.steps = max(1, len(self.order) // config.batch_size)
@@ -151,11 +152,12 @@ class Trainer:
         return float(total) / len(self.order)
 
     def _validate(self) -> tuple[float, float]:
-        """Cross-entropy and accuracy on the validation images."""
+        """Cross-entropy (with the remedy's class weights) and accuracy on validation images."""
         logits = torch.from_numpy(predict(self.model, self.validation.images, self.spec))
         labels = torch.from_numpy(np.array(self.validation.labels))
         accuracy = (logits.argmax(1) == labels).double().mean()
-        return float(F.cross_entropy(logits.double(), labels)), float(accuracy)
+        loss = F.cross_entropy(logits.double(), labels, self.class_weights)
+        return float(loss), float(accuracy)
 
     def _check(self, epoch: Epoch) -> None:
         losses = (epoch.train_loss, epoch.validation_loss)
