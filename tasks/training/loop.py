@@ -63,7 +63,7 @@ def fit(
     """Train until `config.epochs` or no better validation loss for `config.patience` epochs.
 
     The model ends with the weights of the lowest validation loss (cross-entropy without
-    smoothing), in evaluation mode, on the CPU.
+    smoothing, the classes weighted as `config.imbalance` asks), in evaluation mode, on the CPU.
 
     Args:
         model: gives logits float N×C for normalised float N×3×S×S.

@@ -58,6 +58,22 @@ def class_weights(config: Imbalance, counts: npt.NDArray[np.int64]) -> npt.NDArr
     return np.asarray(weights * (counts.sum() / (weights @ counts)))
 
 
+def validation_weights(config: Imbalance, counts: npt.NDArray[np.int64]) -> Tensor | None:
+    """The weight of each class in the loss on validation images, float64 C; None: all alike.
+
+    It is what the remedy has the network minimise: where every class shall count the same, a
+    validation loss that the large classes rule would keep an epoch in which they still do. Not
+    so for sampling: the repeated images of rare classes overfit early, and a loss weighted
+    towards them stops there.
+    """
+    images = torch.from_numpy(np.maximum(counts, 1)).double()
+    if config.class_weights != "none":
+        return torch.from_numpy(class_weights(config, counts))
+    if config.logit_adjustment:
+        return images**-config.logit_adjustment
+    return None
+
+
 def log_prior(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """The log of each class's share of the training images; one without any counts as one."""
     images = np.maximum(counts, 1)

@@ -37,7 +37,7 @@ from tasks.training.health import (
 )
 from tasks.training.inference import predict
 from tasks.training.learner import Batch, Learner
-from tasks.training.losses import Loss, class_counts, training_loss
+from tasks.training.losses import Loss, class_counts, training_loss, validation_weights
 from tasks.training.models import ModelSpec
 from tasks.training.reading import read_ahead
 from tasks.training.sampling import EpochOrder
@@ -73,6 +73,8 @@ class Trainer:
         self.augment = augmentation(spec, config.augment.recipe)
         self.mix = mixing(config.augment.recipe, len(spec.classes))
         self.shown = EpochOrder(train.labels, config.imbalance.sampling, train.weights)
+        counts = class_counts(train.labels, len(spec.classes))
+        self.class_weights = validation_weights(config.imbalance, counts)
         # Batches of batch_size or a little more: a last batch of one image would break
         # batch norm, and no image is left out.
         self.steps = max(1, len(self.shown) // (config.batch_size * config.accumulate))
@@ -81,7 +83,6 @@ class Trainer:
         settings = [spec.model_dump(mode="json"), config.deciding()]
         run = fingerprint(model, settings, arrays)
         self.checkpoints = Checkpoints(checkpoint, run, config.checkpoint_seconds)
-        counts = class_counts(train.labels, len(spec.classes))
         loss = loss or training_loss(config.imbalance, config.label_smoothing, counts)
         self.learner = Learner(model, config, self.steps, loss)
         self.watch = Watch(config, train.paths, self.device)
@@ -222,7 +223,7 @@ class Trainer:
         self.interval = Tally.empty(self.device)
 
     def _validate(self) -> tuple[float, float]:
-        """Cross-entropy and accuracy on the validation images."""
+        """Cross-entropy (with the remedy's class weights) and accuracy on validation images."""
         count = len(self.validation)
         rows = distributed.own_rows(count)
         images = self.validation.images
@@ -230,7 +231,8 @@ class Trainer:
         logits = distributed.gathered(own.to(self.device), count).cpu()
         labels = torch.from_numpy(np.array(self.validation.labels))
         accuracy = (logits.argmax(1) == labels).double().mean()
-        return float(F.cross_entropy(logits.double(), labels)), float(accuracy)
+        loss = F.cross_entropy(logits.double(), labels, self.class_weights)
+        return float(loss), float(accuracy)
 
     def _end(self, epoch: Epoch) -> None:
         """Count the epoch, and keep its weights if they are the best."""

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,27 @@ def test_it_learns_and_ends_with_the_best_weights(shards: Shards, spec: ModelSpe
     assert float(loss) == result.best.validation_loss
     assert result.best.validation_loss == min(e.validation_loss for e in result.history)
     assert not model.training
+
+
+def test_the_epoch_is_chosen_by_the_classes_as_the_remedy_weights_them(
+    shards: Shards, spec: ModelSpec, config: Config
+):
+    whole, validation = shards.split("train"), shards.split("validation")
+    rows = np.flatnonzero((whole.labels < 2) | (np.arange(len(whole)) % 8 == 0))
+    few = replace(
+        whole, images=whole.images[rows], labels=whole.labels[rows], hashes=whole.hashes[rows]
+    )
+    settings = config(epochs=4, width=8)
+    adjusted = settings.imbalance.model_copy(update={"logit_adjustment": 1.0})
+    settings = settings.model_copy(update={"imbalance": adjusted})
+    torch.manual_seed(0)
+    model = build(spec)
+    result = fit(model, few, validation, spec, settings)
+    logits = torch.from_numpy(predict(model, validation.images, spec)).double()
+    weights = torch.from_numpy(1 / np.bincount(few.labels))
+    loss = F.cross_entropy(logits, torch.from_numpy(validation.labels), weights)
+    assert result.best.validation_loss == pytest.approx(float(loss))
+    assert result.best.validation_loss == min(e.validation_loss for e in result.history)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

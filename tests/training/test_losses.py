@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from tasks.schema import Imbalance
-from tasks.training.losses import class_counts, class_weights, training_loss
+from tasks.training.losses import class_counts, class_weights, training_loss, validation_weights
 
 COUNTS = np.array([900, 90, 10])
 REST: dict[str, Any] = {
@@ -127,3 +127,19 @@ def test_a_class_without_training_images_breaks_nothing(logits: torch.Tensor) ->
     for remedy in REMEDIES:
         loss = training_loss(imbalance(**remedy), 0.1, counts)
         assert loss(logits, torch.zeros(64, dtype=torch.long), NOTHING).isfinite()
+
+
+def test_validation_counts_the_classes_as_the_remedy_does() -> None:
+    """Relative to the largest class."""
+    wanted = {
+        "inverse": ({"class_weights": "inverse"}, [1, 10, 90]),
+        "adjusted": ({"logit_adjustment": 1.0}, [1, 10, 90]),
+        "half adjusted": ({"logit_adjustment": 0.5}, [1, 10**0.5, 90**0.5]),
+    }
+    for remedy, relative in wanted.values():
+        weights = validation_weights(imbalance(**remedy), COUNTS)
+        assert weights is not None
+        assert (weights / weights[0]).tolist() == pytest.approx(relative)
+    assert validation_weights(imbalance(), COUNTS) is None
+    assert validation_weights(imbalance(sampling="oversample"), COUNTS) is None
+    assert validation_weights(imbalance(focal_gamma=2.0), COUNTS) is None
