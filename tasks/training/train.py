@@ -17,6 +17,7 @@ from tasks.errors import TrainingError
 from tasks.files import atomic_write, sha256_json, write_directory, write_json
 from tasks.params import load_params, load_settings
 from tasks.schema import Params, Train
+from tasks.step import run_step
 from tasks.tracking import NoLog, RunLog, open_run
 from tasks.training import distributed, launch
 from tasks.training.best import apply_best
@@ -138,4 +139,4 @@ def _record(run: RunLog, result: FitResult) -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    run_step(main)
