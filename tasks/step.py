@@ -19,19 +19,26 @@ from tasks.errors import VisionloopError
 from tasks.locks import waited_for
 
 NESTED_LOG = "VISIONLOOP_NESTED_LOG"
+OWN_WORKERS = "visionloop-"  # begins torchrun's id of the workers that a step starts
 _LOCK = Path("data/.step.lock")
 _POLL_SECONDS = 0.5
 _ORPHAN = 143  # as if ended by SIGTERM
 
 
 def run_step(main: Callable[[], None]) -> None:
-    """Run the `main` of a pipeline step, one at a time in a workspace, and exit as a process."""
+    """Run the `main` of a pipeline step, one at a time in a workspace, and exit as a process.
+
+    Of the workers of one training (torchrun's) the first alone waits for its turn; of those that
+    a step has started none, since the step has it.
+    """
 
     def alone() -> None:  # DVC runs one at a time: another one at work is an orphan
         with waited_for(_LOCK, "a step of an earlier run is still at work here"):
             main()
 
-    run_process(alone)
+    group = os.environ.get("TORCHELASTIC_RUN_ID")
+    waits = group is None or (os.environ["RANK"] == "0" and not group.startswith(OWN_WORKERS))
+    run_process(alone if waits else main)
 
 
 def run_process(main: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -19,8 +19,9 @@ from torch.distributed.rendezvous import rendezvous
 
 from tasks.errors import TrainingError
 from tasks.schema import Train
+from tasks.step import OWN_WORKERS
 
-_RUN_ID = "visionloop-"  # of workers that a step started: the step holds the workspace's lock
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _LOST = 2  # exit code of a rank whose peers have ended, and of all but the first that fail
 log = logging.getLogger(__name__)
 
@@ -43,15 +44,6 @@ def is_worker() -> bool:
     return dist.is_torchelastic_launched()
 
 
-def run(main: Callable[[], None]) -> None:
-    """`tasks.step.run_step`; of a training's processes one alone holds the workspace's lock."""
-    from tasks.step import run_process, run_step  # its lock is not there on a bare GPU machine
-
-    locked = os.environ.get("TORCHELASTIC_RUN_ID", "").startswith(_RUN_ID)
-    first = not is_worker() or (os.environ["RANK"] == "0" and not locked)
-    (run_step if first else run_process)(main)
-
-
 def in_workers(module: str, config: Train) -> bool:
     """Run `python -m module` in as many workers as `config` asks for, if that is several.
 
@@ -70,12 +62,13 @@ def in_workers(module: str, config: Train) -> bool:
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=count,
-        run_id=_RUN_ID + uuid4().hex,
+        run_id=OWN_WORKERS + uuid4().hex,
         rdzv_backend="c10d",
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
         max_restarts=0,
     )
+    handlers = {number: signal.getsignal(number) for number in _HANDLED}
     try:
         elastic_launch(setup, sys.executable)("-m", module)
     except ChildFailedError as error:
@@ -83,6 +76,9 @@ def in_workers(module: str, config: Train) -> bool:
         raise _failure(codes, count) from None
     except SignalException as error:
         raise SystemExit(128 + error.sigval) from None
+    finally:
+        for number, handler in handlers.items():  # the launcher leaves its own
+            signal.signal(number, handler)
     return True
 
 

@@ -18,6 +18,7 @@ from tasks.errors import TrainingError
 from tasks.files import atomic_write, sha256_json, write_directory, write_json
 from tasks.params import load_params, load_settings
 from tasks.schema import Params, Train
+from tasks.step import run_step
 from tasks.tracking import NoLog, RunLog, open_run
 from tasks.training import distributed, launch
 from tasks.training.best import apply_best
@@ -183,4 +184,4 @@ def _record(run: RunLog, result: FitResult, rows: list[ClassRow]) -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    run_step(main)
