@@ -59,11 +59,11 @@ def measure(names: Sequence[str], size: int | None, classes: int | None) -> Meas
 
 def show(measured: Measured, console: Console) -> None:
     """Print a row for each architecture."""
-    size = measured.size
-    title = f"{size}×{size} pixels, {measured.classes} classes; latency: {RUNTIME}, here"
-    table = Table(title=title, title_justify="left")
-    table.add_column("train.architecture")
-    for name in ("parameters", "MACs", "ONNX file", "latency", "p95", "threads"):
+    size = f"{measured.size}×{measured.size} pixels"
+    title = f"train.architecture at {size}, {measured.classes} classes; latency: {RUNTIME}, here"
+    table = Table(title=title, title_justify="left", padding=0)
+    table.add_column("architecture", no_wrap=True)
+    for name in ("weights", "MACs", "file", "latency", "p95", "threads"):
         table.add_column(name, justify="right", no_wrap=True)
     for cost in measured.models:
         style = "bold" if cost.name == measured.current else None
