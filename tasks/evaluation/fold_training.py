@@ -26,6 +26,7 @@ from tasks.training.loop import choose_device
 from tasks.training.models import Classifier, ModelSpec, save_model
 from tasks.training.recording import record_origin
 from tasks.training.train import train_model
+from tasks.training.weights import weights_digest
 
 TABLE, PAGE, PROBABILITIES = "folds.csv", "folds.html", "out_of_fold.npz"
 _DRAWN = ("accuracy", "macro_f1", "worst_recall")
@@ -84,7 +85,8 @@ def run(params: Params) -> None:
 
 def _run(params: Params, config: Train) -> None:
     settings, shards = load_settings(), open_shards()
-    key = f"folds-{sha256_json([config.model_dump(mode='json'), shards.digest])[:12]}"
+    parts = [config.deciding(), shards.digest, weights_digest(config.weights)]
+    key = f"folds-{sha256_json(parts)[:12]}"
     run = _recorded(key, "cross-validation", None, settings)
     run.params({"train": config.model_dump(mode="json")})
     record_origin(run, shards, params.ingest.origin)
