@@ -77,7 +77,7 @@ def splits(photos: Path) -> pd.DataFrame:
         "pixel_hash": [pixel_hash(read(file, 10**7)) for file in files],
         "split": [("train", "train", "validation", "test")[n % 4] for n in range(len(files))],
     }
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(weight=np.nan)
 
 
 def contract_with(

@@ -34,7 +34,7 @@ def part(split: ShardSplit, count: int, labels: np.ndarray | None = None) -> Sha
 
 
 def test_a_good_fit_gets_no_warning(shards: Shards, spec: ModelSpec, config: Config):
-    fitness = fitted(shards.split("train"), shards, spec, config(epochs=12, width=8))
+    fitness = fitted(shards.split("train"), shards, spec, config(epochs=8, width=8))
     assert (fitness.state, fitness.warning) == ("good", None)
     assert fitness.train_accuracy > 0.95
 
