@@ -166,3 +166,14 @@ def workspace(tmp_path: Path, shards: Shards, train_values: dict[str, Any]) -> C
         return folder
 
     return make
+
+
+@pytest.fixture
+def enter(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Makes a workspace the current one of this process."""
+
+    def change(folder: Path) -> None:
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("VISIONLOOP_HOME", str(folder / "home"))
+
+    return change
