@@ -5,8 +5,8 @@ within an epoch keeps how far they are, so a run that was killed and taken up en
 weights, bit for bit on a CPU, as one that was not.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from tasks.training import distributed
 from tasks.training.health import Epoch, StepHealth
 from tasks.training.inference import predict
 from tasks.training.losses import Loss
+from tasks.training.memory import memory_advice
 from tasks.training.models import ModelSpec
 from tasks.training.precision import compile_advice
 from tasks.training.synchronised import synchronised
@@ -91,7 +92,7 @@ def fit(
     model.to(device)
     with (
         torch.random.fork_rng(cpu_only),
-        _memory_advice(config.batch_size),
+        memory_advice(config.batch_size),
         _compiling(config),
         synchronised(model),
     ):
@@ -128,17 +129,6 @@ def _check_images(train: "ShardSplit", validation: "ShardSplit") -> None:
                 f"{len(split)} {name} images are too few; add images, or change split in "
                 "conf/params.yaml"
             )
-
-
-@contextmanager
-def _memory_advice(batch_size: int) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"the device has too little memory for train.batch_size {batch_size}; try "
-            f"{max(2, batch_size // 2)} ({error})"
-        ) from None
 
 
 def _compiling(config: Train) -> AbstractContextManager[None]:

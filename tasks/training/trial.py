@@ -6,8 +6,6 @@ among the best tune.keep; cut off, it goes on from its checkpoint beside them.
 
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +23,7 @@ from tasks.tracking import RunLog, open_run
 from tasks.training.best import overridden
 from tasks.training.cost import Meter
 from tasks.training.loop import Epoch, fit
+from tasks.training.memory import memory_advice
 from tasks.training.models import (
     Classifier,
     ModelSpec,
@@ -39,8 +38,6 @@ from tasks.training.ranking import ranked
 from tasks.training.recording import record_epoch
 
 _REFERENCE = "reference_ms"
-# What torch's allocator says on a CPU, and how oneDNN puts it when it gets none.
-_NO_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
 log = logging.getLogger(__name__)
 
 
@@ -110,7 +107,7 @@ class Sweep:
         spec = spec_for(self.shards, config, self._moments)
         torch.manual_seed(config.seed)
         train, validation = self.shards.split("train"), self.shards.split("validation")
-        with _memory_advice(config):
+        with memory_advice(config.batch_size):
             model = build(spec, config.weights)
             best = fit(
                 model,
@@ -174,17 +171,3 @@ def shown(values: dict[str, object]) -> str:
 def _quality(epoch: Epoch, tune: Tune) -> float:
     accuracy = tune.objectives[0] == "accuracy"
     return epoch.validation_accuracy if accuracy else epoch.validation_loss
-
-
-@contextmanager
-def _memory_advice(config: Train) -> Iterator[None]:
-    """Too little memory on the CPU fails the trial, as too little on a GPU does (see `fit`)."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(text in str(error) for text in _NO_MEMORY):
-            raise
-        raise TrainingError(
-            f"the machine has too little memory for train.batch_size {config.batch_size} and "
-            f"this network: {str(error).splitlines()[0] if str(error) else 'MemoryError'}"
-        ) from None
