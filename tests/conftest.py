@@ -127,10 +127,11 @@ def postgres_server() -> Iterator[str]:
     """The address of a private PostgreSQL server, from the system's own binaries."""
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
     if not binaries:
-        # On a laptop without it the log is tested on SQLite alone; .ci/run installs it.
+        # On a laptop without it, the prediction log is tested on SQLite and sweeps on their
+        # journal, which are what it runs on there; .ci/run installs it, and a lack fails.
         missing = (
             "PostgreSQL, which is optional, has no server binaries here; to test the prediction "
-            "log on it too: apt-get install postgresql"
+            "log and shared sweeps on it too: apt-get install postgresql"
         )
         pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
     # PostgreSQL refuses to run as root.
