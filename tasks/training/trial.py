@@ -33,9 +33,9 @@ from tasks.training.models import (
     save_model,
     spec_for,
 )
-from tasks.training.progress import report
 from tasks.training.ranking import ranked
 from tasks.training.recording import record_epoch
+from tasks.training.study_progress import report
 
 _REFERENCE = "reference_ms"
 log = logging.getLogger(__name__)

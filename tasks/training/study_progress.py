@@ -2,13 +2,12 @@
 
 import logging
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from tasks.schema import Budget, Tune
-from tasks.training.accounting import counting, seconds_used
+from tasks.training.accounting import Trials, counting, seconds_used
 from tasks.training.ranking import ranked
 
-Trials = list[FrozenTrial]
 log = logging.getLogger(__name__)
 
 
