@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import sys
 import tarfile
 from pathlib import Path
@@ -28,6 +29,16 @@ def class_folders(data: Path, scratch: Path) -> Path:
             "train/<class>/*.jpg with --data or VISIONLOOP_CIFAR10"
         )
     return trains[0]
+
+
+def some_images(folder: Path, target: Path, count: int) -> Path:
+    """A copy of the first `count` images of class folders, as many of each class."""
+    classes = sorted(one for one in folder.iterdir() if one.is_dir())
+    for one in classes:
+        (target / one.name).mkdir(parents=True)
+        for file in sorted(one.iterdir())[: count // len(classes)]:
+            shutil.copy(file, target / one.name)
+    return target
 
 
 def images_folder(data: Path, scratch: Path) -> Path:

@@ -28,16 +28,11 @@ import torch
 from sklearn.metrics import f1_score, recall_score
 
 from benchmarks._cifar import add_data_argument, class_folders, images_folder
-from tasks.bundle import InputContract
-from tasks.data.clean import clean
-from tasks.data.ingest import ingest
-from tasks.data.prepare import prepare
-from tasks.data.shards import Shards, open_shards
+from benchmarks._shards import shards_of
+from tasks.data.shards import Shards
 from tasks.data.sources.folders import find_files, find_split_files
-from tasks.data.sources.found import Found
-from tasks.data.split import assign
 from tasks.params import load_params
-from tasks.schema import Imbalance, Params, Train
+from tasks.schema import Imbalance, Train
 from tasks.training.loop import fit, predict
 from tasks.training.models import build, channel_moments, spec_for
 from tasks.training.sampling import EpochOrder
@@ -87,11 +82,13 @@ def main() -> None:
 def _sets(
     cifar: Path, tiles: Path, scratch: Path, seed: int, sizes: Sizes
 ) -> Iterator[tuple[str, Shards]]:
-    params = load_params(PRESET)
-    yield "magnetic-tile", _shards(find_files(tiles), tiles, params, scratch / "tiles", seed, 64)
+    own = {"split.seed": seed, "prepare.resize": "letterbox"}
+    params = load_params(PRESET, own | {"prepare.size": 64})
+    yield "magnetic-tile", shards_of(find_files(tiles), tiles, params, scratch / "tiles")
     tailed = _long_tailed(cifar, scratch / "images", seed, sizes)
+    params = load_params(PRESET, own | {"prepare.size": 32})
     found = find_split_files(tailed)
-    yield "long-tailed CIFAR-10", _shards(found, tailed, params, scratch / "cifar", seed, 32)
+    yield "long-tailed CIFAR-10", shards_of(found, tailed, params, scratch / "cifar")
 
 
 def _long_tailed(cifar: Path, target: Path, seed: int, sizes: Sizes) -> Path:
@@ -118,18 +115,6 @@ def _some(folder: Path, count: int, generator: np.random.Generator) -> list[Path
     """`count` files of a class in random order, or all when it has fewer."""
     files = sorted(folder.glob("*.jpg"))
     return [files[number] for number in generator.permutation(len(files))[:count]]
-
-
-def _shards(
-    found: list[Found], root: Path, params: Params, target: Path, seed: int, size: int
-) -> Shards:
-    manifest = ingest("images", found, params.ingest.max_pixels).to_pandas()
-    cleaned = clean(manifest, params.clean)
-    config = params.split.model_copy(update={"seed": seed})
-    splits = assign(cleaned.table, cleaned.pairs, config)
-    contract = InputContract(size=size, resize="letterbox", max_pixels=params.ingest.max_pixels)
-    prepare(splits, {"images": root}, contract, target)
-    return open_shards(target)
 
 
 def _scores(shards: Shards, remedy: dict[str, object], seed: int, epochs: int) -> Scores:

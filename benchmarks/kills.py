@@ -1,12 +1,13 @@
-"""SIGKILLs at random moments of trainings, each taken up again, against unbroken ones.
+"""SIGKILLs at random moments of trainings and sweeps, each taken up again, against unbroken ones.
 
 python -m benchmarks.kills [--kills K] [--seed S]
 
-Trains on scikit-learn's digits by the recipe of conf/params.yaml, and by one with everything on
-that has a state of its own (averaged weights, accumulation, plateau schedule), in turn. After every
-kill the checkpoint must be whole, and one that was there must not be gone; in the end the
-weights must be those of the unbroken run, bit for bit. `checkpoint_share` is the part of the
-unbroken runs' time that went into checkpoints, at one every `SECONDS`.
+On scikit-learn's digits, in turn: a training by the recipe of conf/params.yaml, one with everything
+on that has a state of its own (averaged weights, accumulation, plateau schedule), and a sweep of
+`TRIALS` trials. After every kill all checkpoints must be whole, and a training's that was there
+must not be gone; in the end the weights (of a sweep those of every trial, with the values drawn
+for it) must be those of the unbroken run, bit for bit. `checkpoint_share` is the part of the
+unbroken trainings' time that went into checkpoints, at one every `SECONDS`.
 """
 
 import argparse
@@ -22,12 +23,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._shards import digits_shards
 from tasks.data.shards import ShardSplit
 from tasks.params import load_params
 from tasks.schema import Train
 
 SIZE, TRAINED, VALIDATED = 16, 1100, 300
 SECONDS = 0.2  # far more often than anybody would
+SWEEP, TRIALS, SHARDS = "sweep", 4, "shards"
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {"epochs": 6},
     "everything on": {
@@ -41,7 +44,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "on_divergence": "step_back",
     },
 }
-IMPORTED = ["tasks.training.loop", "tasks.training.augmentation", "sklearn.datasets"]
+IMPORTED = ["tasks.training.tune", "tasks.training.augmentation", "sklearn.datasets"]
 processes = multiprocessing.get_context("forkserver")
 
 
@@ -52,19 +55,23 @@ def main() -> None:
     arguments = parser.parse_args()
     moments = random.Random(arguments.seed)
     processes.set_forkserver_preload(IMPORTED)
-    counts = dict.fromkeys(("kills", "within_epoch", "trainings", "identical"), 0)
+    counts = dict.fromkeys(("kills", "within_epoch", "runs", "sweeps", "identical"), 0)
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home)
-        whole = {name: unbroken(name, folder / name) for name in RECIPES}
+        digits_shards(folder / SHARDS)
+        names = [*RECIPES, SWEEP]
+        whole = {name: unbroken(name, folder / name) for name in names}
         while counts["kills"] < arguments.kills:
-            name = list(RECIPES)[counts["trainings"] % len(RECIPES)]
-            round_ = folder / f"round {counts['trainings']}"
+            name = names[counts["runs"] % len(names)]
+            round_ = folder / f"round {counts['runs']}"
             broken(name, round_, moments, whole[name]["seconds"] / 4, counts)
-            counts["trainings"] += 1
+            counts["runs"] += 1
+            counts["sweeps"] += name == SWEEP
             counts["identical"] += digest(round_) == digest(folder / name)
-    share = max(facts["checkpoint_share"] for facts in whole.values())
+            print(f"{name}: {counts}", flush=True)
+    share = max(facts.get("checkpoint_share", 0.0) for facts in whole.values())
     print(f"{counts}; checkpoints took {share:.1%} of the time")
-    ours = counts["identical"] / counts["trainings"]
+    ours = counts["identical"] / counts["runs"]
     print(json.dumps({"benchmark": "kills", "ours": ours, **counts, "checkpoint_share": share}))
     sys.exit(ours < 1)
 
@@ -73,14 +80,19 @@ def unbroken(recipe: str, folder: Path) -> dict[str, float]:
     started = time.perf_counter()
     process = start(recipe, folder)
     process.join()
-    facts = json.loads((folder / "facts.json").read_text())
-    return {"seconds": time.perf_counter() - started, **facts}
+    assert process.exitcode == 0, f"{recipe} ended with {process.exitcode}"
+    return {"seconds": time.perf_counter() - started, **json.loads(facts_of(folder))}
+
+
+def facts_of(folder: Path) -> str:
+    file = folder / "facts.json"
+    return file.read_text() if file.exists() else "{}"
 
 
 def broken(
     recipe: str, folder: Path, moments: random.Random, longest: float, counts: dict[str, int]
 ) -> None:
-    """One training, killed again and again until it has come to its end."""
+    """One training or sweep, killed again and again until it has come to its end."""
     seen = False
     while True:
         process = start(recipe, folder)
@@ -93,17 +105,34 @@ def broken(
         if process.exitcode == 0:
             break
         counts["kills"] += 1
-        there = (folder / "checkpoint.pt").exists()
-        assert there or not seen, "the checkpoint is gone"
-        seen = there
-        counts["within_epoch"] += there and step_of(folder / "checkpoint.pt") > 0
-    assert process.exitcode == 0, f"training ended with {process.exitcode}"
+        saved = sorted(folder.rglob("*.pt"))
+        assert saved or not seen, "the checkpoint is gone"
+        seen = bool(saved) and recipe != SWEEP  # a trial that has ended needs none
+        steps = [step_of(file) for file in saved]
+        counts["within_epoch"] += any(steps)
+    assert process.exitcode == 0, f"{recipe} ended with {process.exitcode}"
 
 
 def start(recipe: str, folder: Path) -> Any:
-    process = processes.Process(target=train, args=(recipe, folder))
+    work, arguments = (search, (folder,)) if recipe == SWEEP else (train, (recipe, folder))
+    process = processes.Process(target=work, args=arguments)
     process.start()
     return process
+
+
+def search(folder: Path) -> None:
+    """One process: run the sweep, or what is left of it, and leave what it drew and found."""
+    from tasks.data.shards import open_shards
+    from tasks.params import Settings
+    from tasks.training.tune import run_trials, sweep_of
+
+    shards = open_shards(folder.parent / SHARDS)
+    settings = {"trials": TRIALS, "minutes": None, "epochs": 2, "keep": TRIALS, "pruner": "none"}
+    overrides = {f"tune.{key}": value for key, value in settings.items()}
+    params = load_params(overrides=overrides | {"train.checkpoint_seconds": SECONDS})
+    sweep = sweep_of(params, shards, Settings(home=folder))
+    drawn = [[trial.number, trial.params, trial.values] for trial in run_trials(sweep)]
+    (folder / "trials.json").write_text(json.dumps(drawn, sort_keys=True))
 
 
 def train(recipe: str, folder: Path) -> None:
@@ -164,7 +193,10 @@ def digits() -> tuple[ShardSplit, ShardSplit]:
 
 
 def digest(folder: Path) -> str:
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    """Of all weights that were kept, and of the trials."""
+    files = [*sorted(folder.rglob("model.safetensors")), *folder.glob("trials.json")]
+    assert files, f"{folder} has no weights"
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def step_of(checkpoint: Path) -> int:

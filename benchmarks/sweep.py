@@ -1,7 +1,7 @@
 """Time until a sweep is as good as random search: default sampler and pruner against chance.
 
 python -m benchmarks.sweep [--data CIFAR10.tar.gz | FOLDER] [--images N] [--trials T]
-                           [--epochs E] [--seeds S] [--width W]
+                           [--epochs E] [--seeds S] [--width W] [--pruner P]
 
 The peer draws T trials at random and trains each to its end. Ours has the same space, the same
 training and as much time as the peer took, with the sampler and pruner of conf/presets/small.yaml.
@@ -77,7 +77,8 @@ def main() -> None:
             home = Path(scratch) / f"home-{seed}"
             peer = {"trials": arguments.trials, "sampler": "random", "pruner": "none"}
             chance = _search(shards, home / "random", seed, peer, arguments)
-            limit = {"trials": None, "minutes": chance.seconds / 60}
+            limit: dict[str, object] = {"trials": None, "minutes": chance.seconds / 60}
+            limit |= {"pruner": arguments.pruner} if arguments.pruner else {}
             pairs.append((_search(shards, home / "default", seed, limit, arguments), chance))
             _say(seed, *pairs[-1])
     _report(pairs)
@@ -176,10 +177,11 @@ def _report(pairs: Sequence[tuple[Search, Search]]) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_data_argument(parser)
-    parser.add_argument("--images", type=int, default=4000, help="to train on; half to validate")
-    parser.add_argument("--trials", type=int, default=30, help="of the random search")
+    parser.add_argument("--images", type=int, default=1000, help="to train on; half to validate")
+    parser.add_argument("--trials", type=int, default=27, help="of the random search")
     parser.add_argument("--epochs", type=int, default=9, help="of each trial")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--pruner", help="of ours; the preset's when unset")
     parser.add_argument("--width", type=int, default=8, help="of resnet_small")
     return parser.parse_args()
 

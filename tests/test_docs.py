@@ -65,7 +65,7 @@ def command_of(words):
 
 
 def test_every_command_has_its_section_with_an_example():
-    sections = dict(re.findall(r"^## ([\w ]+)\n(.*?)(?=^## |\Z)", _read("cli.md"), re.M | re.S))
+    sections = dict(re.findall(r"^## ([\w -]+)\n(.*?)(?=^## |\Z)", _read("cli.md"), re.M | re.S))
     assert set(sections) == set(COMMANDS)
     for name, text in sections.items():
         assert any(command_of(words) == name for words in mentions("visionloop", text)), name

@@ -7,8 +7,8 @@ In one process without a group every function here gives back what it is given.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -98,6 +98,16 @@ def parallel(model: nn.Module) -> nn.Module:
     ids = [device.index] if device.type == "cuda" else None
     # Buffers are equal already: the statistics of batch norms are those of the whole batch.
     return DistributedDataParallel(model, device_ids=ids, forward_sync_buffers=False)
+
+
+def synchronised(network: nn.Module, now: bool) -> AbstractContextManager[None]:
+    """For a forward and backward pass: whether the ranks' gradients are averaged at its end.
+
+    Where not, they add up on each rank until a pass that does.
+    """
+    if now or not isinstance(network, DistributedDataParallel):
+        return nullcontext()
+    return cast(AbstractContextManager[None], network.no_sync())
 
 
 @contextmanager

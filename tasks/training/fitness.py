@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _IMAGES = 1000  # of the training images, at most
 _LITTLE = 0.5  # share of the labels' entropy: with more left, little has been learnt
-_GAP = 0.05  # accuracy that held-out images may lose against training images
+_GAP = 0.05  # accuracy that held-out images may lose against training images at the best epoch
 _SURE = 2.0  # standard errors
 _RISE = 1.2  # times the lowest validation loss at which the curve has turned
 
@@ -51,7 +51,9 @@ def judge(
     state = "good"
     if loss > _LITTLE * _entropy(train.labels):
         state = "underfitting"
-    elif _gap(accuracy, best, len(validation)) or _turned(history, best):
+    elif _worse(accuracy, best, len(validation), _GAP) or (
+        _turned(history, best) and _worse(accuracy, history[-1], len(validation), 0.0)
+    ):
         state = "overfitting"
     advice = {"underfitting": _more(config), "overfitting": _less(config)}
     warning = None
@@ -84,11 +86,11 @@ def _entropy(labels: npt.NDArray[np.int64]) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def _gap(accuracy: float, best: Epoch, validated: int) -> bool:
-    """Whether held-out images do worse by more than a little, and more than chance would have."""
-    held_out = best.validation_accuracy
+def _worse(accuracy: float, epoch: Epoch, validated: int, allowed: float) -> bool:
+    """Whether held-out images do worse by more than is allowed, and than chance would have."""
+    held_out = epoch.validation_accuracy
     error = (max(held_out * (1 - held_out), 1 / validated) / validated) ** 0.5
-    return bool(accuracy - held_out > max(_GAP, _SURE * error))
+    return bool(accuracy - held_out > max(allowed, _SURE * error))
 
 
 def _turned(history: Sequence[Epoch], best: Epoch) -> bool:

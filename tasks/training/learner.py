@@ -54,8 +54,10 @@ class Learner:
         """The highest learning rate of the parameter groups for the next step."""
         return self.rate * float(max(group["lr"] for group in self.optimizer.param_groups))
 
-    def update(self, batches: Iterable[Batch], images: int, step: int) -> tuple[Tensor, Tensor]:
-        """One step on the mean loss over the `images` images of all batches, of all ranks.
+    def update(
+        self, batches: Iterable[Batch], parts: int, images: int, step: int
+    ) -> tuple[Tensor, Tensor]:
+        """One step on the mean loss over the `images` images of all `parts` batches, of all ranks.
 
         `step` is its number in the epoch: what the network draws (dropout) depends on it.
         Gives the loss summed over the images (float64) and the gradient norm before clipping.
@@ -64,10 +66,11 @@ class Learner:
         total = torch.zeros((), dtype=torch.float64, device=self.precision.device)
         for number, (inputs, targets) in enumerate(batches):
             draws = distributed.own_draws(step * self.config.accumulate + number)
-            with record_function("forward"), draws, self.precision.autocast():
-                loss = self.loss(self.network(inputs).float(), targets, inputs)
-            with record_function("backward"):
-                self.precision.backward(distributed.share_of_mean(loss, len(inputs), images))
+            with distributed.synchronised(self.network, now=number == parts - 1):
+                with record_function("forward"), draws, self.precision.autocast():
+                    loss = self.loss(self.network(inputs).float(), targets, inputs)
+                with record_function("backward"):
+                    self.precision.backward(distributed.share_of_mean(loss, len(inputs), images))
             total += loss.detach() * len(inputs)
         distributed.summed(total)
         with record_function("optimizer"), self._lowered():

@@ -136,5 +136,5 @@ def _compiling(config: Train) -> AbstractContextManager[None]:
 
 
 def _progress(run: Trainer) -> Progress:
-    total = run.config.epochs * len(run.shown)
+    total = run.config.epochs * run.batches.shown
     return Progress("trained", total, done=run.images_done, seconds=_REPORT_SECONDS)

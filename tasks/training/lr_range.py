@@ -1,12 +1,10 @@
-"""`python -m tasks.training.lr_range`: which learning rates this training can take.
+"""Which learning rates a training can take.
 
 Smith 2017, "Cyclical learning rates for training neural networks": the rate grows step by step
-while the loss is watched. Takes the shards and the train section with the sweep's best values,
-gives data/lr_range: range.csv and range.html (a plot). No model is written.
+while the loss is watched. Gives range.csv and range.html (a plot). No model is written.
 """
 
 import csv
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -14,19 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
-from tasks.data.shards import open_shards
 from tasks.errors import TrainingError
-from tasks.files import atomic_write, write_directory, write_text
-from tasks.params import load_params
+from tasks.files import atomic_write, write_text
 from tasks.schema import Train
-from tasks.step import run_step
-from tasks.training.best import BEST, apply_best
-from tasks.training.health import Diverged, Rows, StepHealth, Tally
-from tasks.training.loop import choose_device
-from tasks.training.models import build, channel_moments, spec_for
+from tasks.training.epoch_batches import Step
+from tasks.training.health import Diverged, StepHealth, Tally
 from tasks.training.trainer import Trainer
 
 TARGET = Path("data/lr_range")
@@ -35,7 +27,6 @@ _LOW, _HIGH, _STEPS = 1e-5, 10.0, 150
 _SMOOTHING = 0.9  # of the loss, exponential
 _LEAST = 10  # steps before anything can be said
 _LOST = 4.0  # times the lowest smoothed loss: the rate is too high
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -112,31 +103,7 @@ def write(result: RangeTest, folder: Path) -> None:
     write_text(folder / PAGE, figure.to_html(include_plotlyjs=True))
 
 
-def main() -> None:
-    """Test the training that `dvc repro train` would do."""
-    params, shards = load_params(), open_shards()
-    config = for_range_test(apply_best(params.train) if BEST.exists() else params.train)
-    spec = spec_for(shards, config, channel_moments(shards.split("train").images))
-    torch.manual_seed(config.seed)
-    model = build(spec, config.weights).to(choose_device(config.device))
-    trainer = Trainer(model, shards.split("train"), shards.split("validation"), spec, config)
-    result = range_test(trainer)
-    write_directory(TARGET, lambda folder: write(result, folder))
-    log.info(
-        "loss falls fastest at lr %.2g; for a one-cycle schedule try train.lr %.2g (now %g); "
-        "the plot is %s",
-        result.steepest,
-        result.highest,
-        config.lr,
-        TARGET / PAGE,
-    )
-
-
-def _steps(trainer: Trainer) -> Iterator[tuple[list[Rows], Iterator[Tensor]]]:
+def _steps(trainer: Trainer) -> Iterator[tuple[Step, Iterator[Tensor]]]:
     for number in count(1):
         trainer.epoch = Tally.empty(trainer.device)
         yield from trainer.order(number)
-
-
-if __name__ == "__main__":
-    run_step(main)

@@ -1,11 +1,8 @@
-"""`python -m tasks.training.profile`: where the time of a training step goes, here.
+"""Where the time of a training step goes, here: some steps under torch's profiler.
 
-Takes the shards and the train section with the sweep's best values, trains some steps under
-torch's profiler, and gives data/profile: trace.json (for chrome://tracing or Perfetto) and
-table.txt. No model is written, and the real run is not touched.
+Gives trace.json (for chrome://tracing or Perfetto) and table.txt. No model is written.
 """
 
-import logging
 import time
 from itertools import islice
 from pathlib import Path
@@ -13,14 +10,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from tasks.data.shards import open_shards
 from tasks.errors import TrainingError
 from tasks.files import write_directory, write_text
-from tasks.params import load_params
-from tasks.step import run_step
-from tasks.training.best import BEST, apply_best
-from tasks.training.loop import choose_device
-from tasks.training.models import build, channel_moments, spec_for
 from tasks.training.trainer import Trainer
 
 TARGET = Path("data/profile")
@@ -28,7 +19,6 @@ TRACE, TABLE = "trace.json", "table.txt"
 PHASES = ("read", "augment", "forward", "backward", "optimizer", "average")
 _WARM, _STEPS = 5, 20
 _ROWS = 25  # operators in the table
-log = logging.getLogger(__name__)
 
 
 def profile_steps(trainer: Trainer, target: Path) -> dict[str, float]:
@@ -70,20 +60,3 @@ def _write(folder: Path, measured: profile, shares: dict[str, float]) -> None:
     order = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
     operators = measured.key_averages().table(sort_by=order, row_limit=_ROWS)
     write_text(folder / TABLE, f"Share of a step (of the CPU's time)\n{phases}\n{operators}\n")
-
-
-def main() -> None:
-    """Profile the training that `dvc repro train` would do."""
-    config, shards = load_params().train, open_shards()
-    config = apply_best(config) if BEST.exists() else config
-    spec = spec_for(shards, config, channel_moments(shards.split("train").images))
-    torch.manual_seed(config.seed)
-    model = build(spec, config.weights).to(choose_device(config.device))
-    trainer = Trainer(model, shards.split("train"), shards.split("validation"), spec, config)
-    shares = profile_steps(trainer, TARGET)
-    shown = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    log.info("%s; more in %s, the trace in %s", shown, TARGET / TABLE, TARGET / TRACE)
-
-
-if __name__ == "__main__":
-    run_step(main)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.profiler import record_function
 
 from tasks.errors import TrainingError
 from tasks.schema import Train
@@ -24,11 +23,11 @@ from tasks.training.checkpoint import (
     random_state,
     restore_random_state,
 )
+from tasks.training.epoch_batches import EpochBatches, Step
 from tasks.training.finetuning import start_training
 from tasks.training.health import (
     Diverged,
     Epoch,
-    Rows,
     StepHealth,
     Tally,
     Watch,
@@ -36,11 +35,9 @@ from tasks.training.health import (
     report,
 )
 from tasks.training.inference import predict
-from tasks.training.learner import Batch, Learner
+from tasks.training.learner import Learner
 from tasks.training.losses import Loss, class_counts, training_loss, validation_weights
 from tasks.training.models import ModelSpec
-from tasks.training.reading import read_ahead
-from tasks.training.sampling import EpochOrder
 
 if TYPE_CHECKING:
     from tasks.data.shards import ShardSplit
@@ -62,22 +59,13 @@ class Trainer:
         loss: Loss | None = None,
         checkpoint: Path | None = None,
     ) -> None:
-        # Here, not at the top: torchvision takes as long to import as torch itself, and
-        # `predict` does without it.
-        from tasks.training.augmentation import augmentation
-        from tasks.training.mixing import mixing
-
         self.train, self.validation = train, validation
         self.spec, self.config = spec, config
         self.device = next(model.parameters()).device
-        self.augment = augmentation(spec, config.augment.recipe)
-        self.mix = mixing(config.augment.recipe, len(spec.classes))
-        self.shown = EpochOrder(train.labels, config.imbalance.sampling, train.weights)
+        self.batches = EpochBatches(train, spec, config, self.device)
+        self.steps = self.batches.steps
         counts = class_counts(train.labels, len(spec.classes))
         self.class_weights = validation_weights(config.imbalance, counts)
-        # Batches of batch_size or a little more: a last batch of one image would break
-        # batch norm, and no image is left out.
-        self.steps = max(1, len(self.shown) // (config.batch_size * config.accumulate))
         arrays = [train.hashes, train.labels, validation.hashes, validation.labels]
         arrays += [] if train.weights is None else [train.weights]
         settings = [spec.model_dump(mode="json"), config.deciding()]
@@ -105,7 +93,7 @@ class Trainer:
     @property
     def images_done(self) -> int:
         """Images trained on so far, over all epochs."""
-        return len(self.history) * len(self.shown) + self.epoch.images
+        return len(self.history) * self.batches.shown + self.epoch.images
 
     def one_epoch(self) -> Epoch:
         """Train on the epoch's images, validate, and keep the weights if they are the best.
@@ -164,35 +152,28 @@ class Trainer:
         report(epoch, self.config.epochs, time.perf_counter() - started)
         return epoch
 
-    def order(self, number: int) -> Iterator[tuple[list[Rows], Iterator[Tensor]]]:
-        """What is left of an epoch: the rows of each step's batches, and what reads the images.
+    def order(self, number: int) -> Iterator[tuple[Step, Iterator[Tensor]]]:
+        """What is left of an epoch: each step, and what reads its images.
 
         All its random numbers come from the seed and its number.
         """
         torch.manual_seed(self.config.seed + 1_000_003 * number)
         start_training(self.learner.model, self.config.finetune, number)
         self.learner.begin_epoch()
-        steps = self.shown.draw().tensor_split(self.steps)
-        left = [self._batches(rows) for rows in steps[self.epoch.steps :]]
+        left = self.batches.draw()[self.epoch.steps :]
         if self._random is not None:
             restore_random_state(self._random, self.device)
             self._random = None
         elif self.config.on_divergence == "step_back":
             self._good = copy.deepcopy(self.learner.state_dict())
-        own = [rows[distributed.own_rows(len(rows))] for batches in left for rows in batches]
-        images = read_ahead(self.train.images, own)
-        return ((batches, images) for batches in left)
+        images = self.batches.read(left)
+        return ((step, images) for step in left)
 
-    def _batches(self, rows: Tensor) -> list[Rows]:
-        """A step's rows as `config.accumulate` batches; fewer where they would be too small."""
-        count = max(1, min(self.config.accumulate, len(rows) // self.config.batch_size))
-        return [batch.numpy() for batch in rows.tensor_split(count)]
-
-    def step(self, batches: list[Rows], images: Iterator[Tensor]) -> None:
+    def step(self, batches: Step, images: Iterator[Tensor]) -> None:
         """One optimizer step on the batches, whose images come next."""
         lr, count = self.learner.lr, sum(len(rows) for rows in batches)
-        read = (self._batch(rows, _next(images)) for rows in batches)
-        loss, norm = self.learner.update(read, count, self.epoch.steps)
+        prepared = self.batches.prepared(batches, images)
+        loss, norm = self.learner.update(prepared, len(batches), count, self.epoch.steps)
         for tally in (self.epoch, self.interval):
             tally.add(loss, norm, count)
         where = f"epoch {len(self.history) + 1}, step {self.epoch.steps} of {self.steps}"
@@ -203,18 +184,6 @@ class Trainer:
         if step % self.config.log_steps == 0:
             self.watch.check_scale(where, self.learner.precision.scaler.get_scale())
             self._record(step, lr)
-
-    def _batch(self, rows: Rows, images: Tensor) -> Batch:
-        """The network's inputs and the targets, on the device: this rank's part of the rows.
-
-        `images` are its own; the whole batch is changed and mixed, with the draws of one process.
-        """
-        with record_function("augment"):
-            labels = torch.from_numpy(self.train.labels[rows]).to(self.device)
-            batch = distributed.gathered(images.to(self.device), len(rows))
-            inputs, targets = self.mix(self.augment(batch), labels)
-            own = distributed.own_rows(len(rows))
-            return inputs[own], targets[own]
 
     def _record(self, step: int, lr: float) -> None:
         if self.on_step:
@@ -276,8 +245,3 @@ class Trainer:
             "random": random_state(self.device),
             "good": self._good if self.epoch.steps else None,
         }
-
-
-def _next(images: Iterator[Tensor]) -> Tensor:
-    with record_function("read"):
-        return next(images)

@@ -127,6 +127,10 @@ def _read_torch(path: Path) -> Start:
     """A checkpoint of ours, or what torch.save wrote: a state dict, bare or within a mapping."""
     own = read_checkpoint(path)
     if own is not None:
+        if not own["best_weights"]:
+            raise ValueError(
+                "its run was stopped within its first epoch: run it on, or take another"
+            )
         return Start(own["best_weights"], _spec(own.get("spec")))
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)

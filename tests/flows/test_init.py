@@ -54,6 +54,18 @@ def test_small_square_scans(repository, visionloop, digit_folder):
     assert params.clean.min_side <= 8, "the folder's own images must not be too small"
 
 
+def test_small_photographs_in_colour_take_flips_and_crops(repository, visionloop, photo_folder):
+    for path in photo_folder.glob("*/*"):
+        small = Image.open(path).convert("RGB").resize((32, 32))
+        path.unlink()
+        small.save(path.with_suffix(".png"))
+    assert visionloop("init", "--data", str(photo_folder), "--yes").exit_code == 0
+    augment = load_params().train.augment
+    assert (augment.preset, augment.flip, augment.shift) == ("light", True, None)
+    assert augment.recipe.padding_crop > 0
+    assert augment.recipe.rotate == 0
+
+
 def test_a_class_keeps_its_margin_for_cleaning(repository, visionloop, photo_folder):
     for path in sorted((photo_folder / "temple").iterdir())[12:]:
         path.unlink()

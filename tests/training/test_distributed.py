@@ -84,16 +84,28 @@ def test_two_processes_pass_the_tests_of_one():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("command", [STEP, [*TORCHRUN, *STEP[1:]]], ids=["step", "torchrun"])
+FREED = {"freeze": 3, "unfreeze_every": 1, "layer_decay": 0.8, "freeze_norm": False}
+
+
+@pytest.mark.parametrize(
+    ("command", "own"),
+    [
+        (STEP, {}),
+        ([*TORCHRUN, *STEP[1:]], {}),
+        (STEP, {"accumulate": 2, "finetune": FREED}),
+    ],
+    ids=["step", "torchrun", "accumulating, stage by stage"],
+)
 def test_the_curves_are_those_of_one_process(
     workspace: Callable[..., Path],
     shards: Shards,
     spec: ModelSpec,
     config: Config,
     command: list[str],
+    own: dict[str, Any],
 ):
     """Batches of 33 and 34 images: one rank has one more. Batch norms see the whole batch."""
-    values = {"lr": 0.02, "epochs": 3, "batch_size": 33}
+    values = {"lr": 0.02, "epochs": 3, "batch_size": 33, **own}
     folder = workspace("two", **values)
     code, errors = ended(start(folder, command))
     assert code == 0, errors

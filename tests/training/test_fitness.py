@@ -11,7 +11,7 @@ import torch
 from tasks.data.shards import Shards, ShardSplit
 from tasks.schema import Augment, Train
 from tasks.training.fitness import Fitness, judge
-from tasks.training.loop import fit
+from tasks.training.loop import Epoch, FitResult, fit
 from tasks.training.models import ModelSpec, build
 
 Config = Callable[..., Train]
@@ -75,3 +75,18 @@ def test_learning_noise_is_overfitting_by_its_curve(
     settings = config(**values, schedule="constant", warmup=0.0, lr=0.05, weight_decay=0.0)
     fitness = fitted(part(split, 200, noisy), shards, spec, settings)
     assert fitness.state == "overfitting"
+
+
+def test_a_loss_that_rises_while_every_held_out_image_is_right_is_no_overfitting(
+    shards: Shards, spec: ModelSpec, config: Config
+):
+    settings = config(epochs=8, width=8)
+    model = build(spec.model_copy(update={"width": 8}))
+    splits = shards.split("train"), shards.split("validation")
+    fit(model, *splits, spec, settings)
+    best = Epoch(1, 0.2, 0.01, 1.0, 0.1, 1.0, 1000.0, 0.0)
+    turned = replace(best, epoch=2, train_loss=0.1, validation_loss=0.05)
+    for accuracy, state in ((1.0, "good"), (0.7, "overfitting")):
+        history = [best, replace(turned, validation_accuracy=accuracy)]
+        fitness = judge(model, splits, spec, settings, FitResult(1, history))
+        assert fitness.state == state

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 import torch
@@ -41,8 +41,8 @@ def test_accumulated_gradients_are_those_of_the_large_batch(
         learners.append(Learner(model, settings, 10, loss))
     whole, parts = learners
     sums = [
-        whole.update([(inputs, labels)], 60, 0),
-        parts.update(list(zip(inputs.split([32, 28]), labels.split([32, 28]), strict=True)), 60, 0),
+        whole.update([(inputs, labels)], 1, 60, 0),
+        parts.update(zip(inputs.split([32, 28]), labels.split([32, 28]), strict=True), 2, 60, 0),
     ]
     for one, other in zip(*sums, strict=True):
         assert float(one) == pytest.approx(float(other), rel=1e-5)
@@ -56,11 +56,11 @@ def test_accumulation_takes_fewer_steps_and_leaves_no_image_out(
     steps: list[list[int]] = []
     update = Learner.update
 
-    def seen(self: Learner, batches: list, images: int, step: int) -> tuple:
+    def seen(self: Learner, batches: Iterable, parts: int, images: int, step: int) -> tuple:
         kept = list(batches)
         steps.append([len(inputs) for inputs, _ in kept])
-        assert sum(steps[-1]) == images
-        return update(self, kept, images, step)
+        assert (len(kept), sum(steps[-1])) == (parts, images)
+        return update(self, kept, parts, images, step)
 
     monkeypatch.setattr(Learner, "update", seen)
     train(shards, spec, config(epochs=1, accumulate=3))

@@ -23,6 +23,7 @@ from tasks.training.models import (
     spec_for,
 )
 from tasks.training.train import run_key
+from tasks.training.trainer import Trainer
 from tasks.training.weights import weights_digest
 
 Config = Callable[..., Train]
@@ -101,6 +102,23 @@ def test_a_checkpoint_gives_the_best_weights_of_its_run(
     fit(model, *splits, spec, config(epochs=2), checkpoint=path)
     assert same(build(spec, str(path)), model)
     assert spec_for(shards, config(weights=str(path)), MOMENTS).mean == spec.mean
+
+
+def test_a_checkpoint_within_the_first_epoch_has_no_weights_to_start_from(
+    tmp_path: Path, shards: Shards, spec: ModelSpec, config: Config, monkeypatch: pytest.MonkeyPatch
+):
+    """As a run leaves it that is killed before it has validated once."""
+    path, settings = tmp_path / "checkpoint.pt", config(epochs=1, checkpoint_seconds=0.001)
+    monkeypatch.setattr(Trainer, "_end", _cut_off)
+    splits = shards.split("train"), shards.split("validation")
+    with pytest.raises(KeyboardInterrupt):
+        fit(build(spec), *splits, spec, settings, checkpoint=path)
+    with pytest.raises(TrainingError, match="stopped within its first epoch"):
+        build(spec, str(path))
+
+
+def _cut_off(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_bundle_leads_to_its_runs_checkpoint(

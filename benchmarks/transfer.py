@@ -1,0 +1,156 @@
+"""Macro-F1 on magnetic tiles when training starts from CIFAR-10 weights, and from random ones.
+
+python -m benchmarks.transfer [--data CIFAR10.tar.gz | FOLDER] [--tiles TILES.tar.gz | FOLDER]
+                              [--images N] [--pretrain-epochs N] [--epochs N] [--splits N]
+
+A resnet_small learns N images of CIFAR-10. Then the magnetic tiles (1,344 images of six classes,
+at 64x64) are split anew for every seed, and the network that `visionloop init` proposes for them is
+trained twice on the same images, in turn: from those weights (`train.weights`, nothing frozen) and
+from random ones, with the same settings and as many epochs, so in the same time, which is printed.
+The epoch that is kept is chosen on validation images. The time of pretraining is not counted: it is
+done once.
+
+JSON: `ours` and `peer` are macro-F1 on the test split, the means over the splits; `gain` is
+the mean of the differences and `interval` its 95 % t interval.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from ruamel.yaml import YAML
+from sklearn.metrics import f1_score, recall_score
+
+from benchmarks._cifar import add_data_argument, class_folders, images_folder, some_images
+from benchmarks._shards import shards_of
+from flows.init import propose
+from tasks.data.shards import Shards
+from tasks.data.sources.folders import find_files
+from tasks.evaluation.fold_scores import interval
+from tasks.params import check_params
+from tasks.schema import Params, Train
+from tasks.training.loop import fit, predict
+from tasks.training.models import (
+    Classifier,
+    ModelSpec,
+    build,
+    channel_moments,
+    save_model,
+    spec_for,
+)
+
+TILES = Path("../shared/datasets/magnetic-tile.tar.gz")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """On the test split; `seconds` is the time of training."""
+
+    macro_f1: float
+    worst_recall: float
+    seconds: float
+
+
+def main() -> None:
+    arguments = _arguments()
+    found: dict[str, list[Outcome]] = {"CIFAR-10 weights": [], "random weights": []}
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        tiles = images_folder(arguments.tiles, scratch / "tiles")
+        params = _proposed(tiles)
+        weights = _pretrain(params, arguments, scratch)
+        for seed in range(arguments.splits):
+            shards = _split(tiles, params, scratch / str(seed), seed)
+            starts = {"CIFAR-10 weights": str(weights), "random weights": None}
+            for title, start in starts.items():
+                changes = {"weights": start, "seed": seed, "epochs": arguments.epochs}
+                changes["patience"] = arguments.epochs
+                outcome = _score(shards, params.train.model_copy(update=changes))
+                found[title].append(outcome)
+                print(f"split {seed}, {title}: {outcome}", flush=True)
+    _report(found)
+
+
+def _proposed(images: Path) -> Params:
+    return check_params(YAML(typ="safe").load(propose([str(images)], None, None).text))
+
+
+def _pretrain(params: Params, arguments: argparse.Namespace, scratch: Path) -> Path:
+    """A directory with the weights of the tiles' network, trained on CIFAR-10."""
+    train = class_folders(arguments.data, scratch / "cifar")
+    images = some_images(train, scratch / "images", arguments.images)
+    proposed = _proposed(images)
+    same = {key: getattr(params.train, key) for key in ("architecture", "width", "depth")}
+    changes = {**same, "epochs": arguments.pretrain_epochs, "patience": arguments.pretrain_epochs}
+    config = proposed.train.model_copy(update=changes)
+    shards = shards_of(find_files(images), images, proposed, scratch / "pretrain")
+    model, spec = _trained(shards, config)
+    predicted = predict(model, shards.split("test").images, spec).argmax(1)
+    accuracy = (predicted == shards.split("test").labels).mean()
+    print(f"pretrained on {arguments.images:,} images: {accuracy:.1%} of CIFAR-10", flush=True)
+    save_model(scratch / "weights", model, spec)
+    return scratch / "weights"
+
+
+def _split(tiles: Path, params: Params, target: Path, seed: int) -> Shards:
+    split = params.split.model_copy(update={"seed": seed})
+    return shards_of(find_files(tiles), tiles, params.model_copy(update={"split": split}), target)
+
+
+def _score(shards: Shards, config: Train) -> Outcome:
+    started = time.perf_counter()
+    model, spec = _trained(shards, config)
+    seconds = time.perf_counter() - started
+    test = shards.split("test")
+    predicted = predict(model, test.images, spec).argmax(1)
+    recalls = recall_score(test.labels, predicted, average=None, zero_division=0)
+    f1 = float(f1_score(test.labels, predicted, average="macro"))
+    return Outcome(round(f1, 4), round(float(recalls.min()), 4), round(seconds, 1))
+
+
+def _trained(shards: Shards, config: Train) -> tuple[Classifier, ModelSpec]:
+    train = shards.split("train")
+    spec = spec_for(shards, config, channel_moments(train.images))
+    torch.manual_seed(config.seed)
+    model = build(spec, config.weights)
+    fit(model, train, shards.split("validation"), spec, config)
+    return model, spec
+
+
+def _report(found: dict[str, list[Outcome]]) -> None:
+    print(f"\n{'magnetic tiles':18}  macro-F1         worst recall     seconds")
+    for title, outcomes in found.items():
+        table = np.array([(o.macro_f1, o.worst_recall, o.seconds) for o in outcomes])
+        (f1, worst, seconds), (f1_spread, worst_spread, _) = table.mean(0), table.std(0)
+        scores = f"{f1:.3f} ± {f1_spread:.3f}    {worst:.3f} ± {worst_spread:.3f}"
+        print(f"{title:18}  {scores}    {seconds:.0f}")
+    ours, peer = ([o.macro_f1 for o in outcomes] for outcomes in found.values())
+    gain = interval([one - other for one, other in zip(ours, peer, strict=True)], 0.95)
+    line = {
+        "benchmark": "transfer",
+        "ours": round(float(np.mean(ours)), 4),
+        "peer": round(float(np.mean(peer)), 4),
+        "gain": round(gain.mean, 4),
+        "interval": [round(gain.low, 4), round(gain.high, 4)],
+    }
+    print(json.dumps(line))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add_data_argument(parser)
+    parser.add_argument("--tiles", type=Path, default=TILES, help="archive or folder")
+    parser.add_argument("--images", type=int, default=10_000, help="of CIFAR-10, to pretrain on")
+    parser.add_argument("--pretrain-epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=20, help="on the tiles, from either start")
+    parser.add_argument("--splits", type=int, default=5)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
