@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from flows.cli_data import data
+from flows.cli_edge import edge
 from flows.cli_training import training
 from flows.terminal import Json, console, enter_repository
 from tasks.errors import VisionloopError
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(data, name="data")
 app.add_typer(training, name="training")
+app.add_typer(edge)
 
 
 def _version(asked: bool) -> None:

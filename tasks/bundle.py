@@ -21,6 +21,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.errors import BundleError
+from tasks.external_data import refuse_external_data
 from tasks.files import write_directory, write_json
 from tasks.params import Settings
 from tasks.pixels import Colour, Pixels, Resize, fit, read
@@ -165,6 +166,7 @@ def write_bundle(
         missing = [name for name in FILES if not (directory / name).is_file()]
         if missing:
             raise BundleError(f"the bundle lacks {', '.join(missing)}")
+        refuse_external_data(directory / MODEL)
         sign_directory(directory, settings)
 
     write_directory(path, build)
@@ -172,7 +174,7 @@ def write_bundle(
 
 
 def open_bundle(path: Path | str, settings: Settings) -> Bundle:
-    """Verify signature, checksums and schema, then read; raises BundleError."""
+    """Verify signature, checksums, schema and that the model is one file; raises BundleError."""
     path = Path(path)
     if not path.is_dir():
         raise BundleError(f"no bundle at {path}; `dvc repro` builds one")
@@ -186,4 +188,5 @@ def open_bundle(path: Path | str, settings: Settings) -> Bundle:
         raise BundleError(f"{path / INFO} is not of schema {SCHEMA_VERSION}: {reason}") from None
     except (OSError, ValueError) as error:
         raise BundleError(f"{path / INFO} cannot be read: {error}") from None
+    refuse_external_data(path / MODEL)
     return Bundle(path, info, digest)

@@ -6,8 +6,8 @@ VisionloopError
  │   └─ ValidationFailed an expectation on the data set does not hold
  ├─ TrainingError        training cannot go on (NaN loss, no usable checkpoint)
  ├─ CompressionError     no candidate can be built or none meets the budget
- ├─ BundleError          a release bundle is missing, altered or of another schema
- ├─ ServiceError         MLflow, Prefect or a database cannot be reached
+ ├─ BundleError          a release bundle is missing, altered, of another schema or not exported
+ ├─ ServiceError         MLflow, Prefect, a database or a package index cannot be reached
  ├─ PipelineError        a DVC stage failed
  ├─ RegistryError        a version or alias is missing, or a promotion is refused
  └─ UploadError          an image sent to the server cannot be accepted
@@ -50,7 +50,7 @@ class BundleError(VisionloopError):
 
 
 class ServiceError(VisionloopError):
-    """A service (MLflow, Prefect, a database) cannot be reached."""
+    """A service (MLflow, Prefect, a database, a package index) cannot be reached."""
 
 
 class PipelineError(VisionloopError):

@@ -24,7 +24,7 @@ from tasks.schema import Train
 from tasks.tracking import read_events
 from tasks.training import launch
 from tasks.training.loop import fit
-from tasks.training.models import ModelSpec, build
+from tasks.training.models import ModelSpec, build, save_model
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -101,16 +101,20 @@ def test_the_curves_are_those_of_one_process(
     shards: Shards,
     spec: ModelSpec,
     config: Config,
+    tmp_path: Path,
     command: list[str],
     own: dict[str, Any],
 ):
     """Batches of 33 and 34 images: one rank has one more. Batch norms see the whole batch."""
     values = {"lr": 0.02, "epochs": 3, "batch_size": 33, **own}
+    if "finetune" in own:  # needs weights to start from
+        save_model(tmp_path / "weights", build(spec), spec)
+        values["weights"] = str(tmp_path / "weights")
     folder = workspace("two", **values)
     code, errors = ended(start(folder, command))
     assert code == 0, errors
     torch.manual_seed(0)
-    model = build(spec)
+    model = build(spec, values.get("weights"))
     one = fit(model, shards.split("train"), shards.split("validation"), spec, config(**values))
     wanted = [[e.train_loss, e.validation_loss, e.validation_accuracy] for e in one.history]
     np.testing.assert_allclose(curves(folder), wanted, rtol=1e-5)

@@ -1,0 +1,1 @@
+"""A bundle on other machines: exported folders, converted formats, where its time goes."""

@@ -1,0 +1,72 @@
+"""Memory that a model takes, in a process of its own: python -m tasks.edge.footprint MODEL ...
+
+Prints JSON: bytes resident with the libraries alone, and what the model adds: once it is open,
+and at the peak of opening and some runs. Needs onnxruntime and numpy only, as a device does.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Resident bytes: of the libraries, and above them of the open model and at the peak."""
+
+    libraries: int
+    loaded: int
+    peak: int
+
+
+def footprint(model: Path, threads: int, shape: tuple[int, ...]) -> Footprint:
+    """Open and run the ONNX file on uint8 images of `shape` in a fresh process, and measure."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tasks.edge.footprint", str(model.resolve()), str(threads)]
+    done = subprocess.run(
+        [*command, *map(str, shape)], cwd=root, check=True, capture_output=True, text=True
+    )
+    return Footprint(**json.loads(done.stdout))
+
+
+def _measure(model: str, threads: int, shape: tuple[int, ...]) -> Footprint:
+    import numpy as np
+    import onnxruntime
+
+    images = np.zeros(shape, np.uint8)
+    libraries = _resident()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    loaded = _resident() - libraries
+    for _ in range(_RUNS):
+        session.run(None, {"images": images})
+    return Footprint(libraries, loaded, _peak() - libraries)
+
+
+def _resident() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def _peak() -> int:
+    """The most that was resident. Not getrusage's on Linux: that counts the parent's too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    scale = 1 if sys.platform == "darwin" else 1024
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * scale
+
+
+if __name__ == "__main__":
+    model, threads, *sides = sys.argv[1:]
+    found = _measure(model, int(threads), tuple(map(int, sides)))
+    sys.stdout.write(json.dumps(asdict(found)))
