@@ -17,7 +17,7 @@ from tasks.schema import Recipe
 from tasks.training.models import Classifier, ModelSpec, normalise
 from tasks.training.reading import read_ahead
 
-_BATCH = 256
+_BATCH = 64
 _MOST_BYTES = 1 << 30  # that remembered answers may take
 _SETTINGS = ("policy_operations", "policy_magnitude", "mix_probability")  # nothing by themselves
 log = logging.getLogger(__name__)

@@ -87,7 +87,7 @@ def test_features_bring_the_embedding_near_the_teachers(
     inputs = normalise(torch.from_numpy(np.array(splits[1].images)), network[1])
     far: dict[str, Tensor] = {}
     for method in ("soft_targets", "features"):
-        train, settings = values(conf, method=method, width=16, epochs=6)
+        train, settings = values(conf, method=method, beta=10.0, width=16, epochs=6)
         student, _ = distil(*network, splits, train, settings, tmp_path / f"{method}.pt")
         with torch.no_grad():
             wanted = network[0].embed(inputs)
