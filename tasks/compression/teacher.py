@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tasks.data.shards import ShardSplit
 from tasks.schema import Recipe
-from tasks.training.models import Classifier, ModelSpec, normalise
+from tasks.training.models import Classifier, ModelSpec
 from tasks.training.reading import read_ahead
 
 _BATCH = 64
@@ -60,9 +60,9 @@ class Teacher:
             return
         answers: list[Answer] = []
         keys: list[tuple[int, int]] = []
-        for inputs in _as_they_are(split, spec):
+        for inputs in _as_they_are(split, spec, recipe, device):
             keys += _keys(inputs)
-            answers.append(self._answer(inputs.to(device)))
+            answers.append(self._answer(inputs))
         self._rows = {key: row for row, key in enumerate(keys)}
         self._known = Answer(
             torch.cat([answer.logits for answer in answers]),
@@ -96,12 +96,17 @@ def changes(split: ShardSplit, spec: ModelSpec, recipe: Recipe) -> str | None:
     return f"train.augment changes the images ({', '.join(moving)})" if moving else None
 
 
-def _as_they_are(split: ShardSplit, spec: ModelSpec) -> Iterator[Tensor]:
-    """The normalised training images in their order, in batches."""
+def _as_they_are(
+    split: ShardSplit, spec: ModelSpec, recipe: Recipe, device: torch.device
+) -> Iterator[Tensor]:
+    """The training images in their order, in batches, bit for bit as training will show them."""
+    from tasks.training.augmentation import augmentation  # torchvision: seconds, as for training
+
+    shown = augmentation(spec, recipe)
     starts = range(0, len(split), _BATCH)
     parts = [slice(start, min(start + _BATCH, len(split))) for start in starts]
     for images in read_ahead(split.images, parts):
-        yield normalise(images, spec)
+        yield shown(images.to(device))
 
 
 def _keys(inputs: Tensor) -> list[tuple[int, int]]:

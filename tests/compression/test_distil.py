@@ -15,6 +15,7 @@ from tasks.compression.distil import distil
 from tasks.compression.teacher import Teacher, changes
 from tasks.data.shards import Shards, ShardSplit
 from tasks.schema import PRESETS, Augment, Params, Recipe
+from tasks.training.augmentation import augmentation
 from tasks.training.loop import fit
 from tasks.training.models import Classifier, ModelSpec, build, normalise
 
@@ -157,9 +158,9 @@ def test_remembered_answers_are_those_of_the_images(network: Network, splits: Sp
     asked, remembering = Teacher(model), Teacher(model)
     remembering.remember(twice, spec, Recipe(), torch.device("cpu"))
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0)).numpy()
-    inputs = normalise(torch.from_numpy(twice.images[order]), spec)
-    inputs = inputs.contiguous(memory_format=torch.channels_last)
+    inputs = augmentation(spec, Recipe())(torch.from_numpy(twice.images[order]))
     found, wanted = remembering(inputs), asked(inputs)
+    assert not torch.equal(found.logits[:1], remembering(inputs[1:2]).logits)
     assert torch.allclose(found.logits, wanted.logits, atol=1e-4)
     assert torch.allclose(found.embedding, wanted.embedding, atol=1e-4)
 

@@ -36,7 +36,12 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def splits(digit_shards: Shards) -> Splits:
-    return digit_shards.split("train"), digit_shards.split("validation")
+    return few(digit_shards.split("train"), 160), few(digit_shards.split("validation"), 60)
+
+
+def few(split: ShardSplit, count: int) -> ShardSplit:
+    fields = split.images, split.labels, split.statistics, split.hashes, split.paths
+    return ShardSplit(*(values[:count] for values in fields))
 
 
 def section(conf: Params, **values: Any) -> Prune:
@@ -87,11 +92,15 @@ def test_the_measured_latency_decides_once_and_a_killed_run_keeps_to_it(
     monkeypatch: pytest.MonkeyPatch,
     killed_at: KillAt,
 ) -> None:
-    """Latency stands for the bytes of the ONNX files here: tests do not rest on a clock."""
+    """Latency stands for the number of parameters here: tests do not rest on a clock."""
+
+    def export(model: Classifier, spec: ModelSpec, path: Path) -> None:
+        path.write_bytes(bytes(count_parameters(model)))
 
     def timed(runs: dict[str, Path], times: int) -> dict[str, Any]:
         return {name: SimpleNamespace(median_ms=p.stat().st_size) for name, p in runs.items()}
 
+    monkeypatch.setattr(targets, "export", export)
     monkeypatch.setattr(targets, "onnx_run", lambda path, image, threads: path)
     monkeypatch.setattr(targets, "choose_threads", lambda path, image, times: 1)
     monkeypatch.setattr(targets, "measure_latency", timed)
@@ -114,7 +123,7 @@ def test_the_measured_latency_decides_once_and_a_killed_run_keeps_to_it(
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("target", ["channels", "latency"])
+@pytest.mark.parametrize("target", ["channels", "macs"])
 def test_what_cannot_leave_is_said_before_any_tuning(
     network: Network, splits: Splits, conf: Params, tmp_path: Path, target: str
 ) -> None:
@@ -214,7 +223,7 @@ def test_scores_that_are_not_finite_are_refused(network: Network, splits: Splits
     model, spec = build(network[1]), network[1]
     with torch.no_grad():
         model.backbone.blocks[0].conv1.weight[0] = float("nan")
-    with pytest.raises(CompressionError, match=r"blocks\.0\.conv1 is not finite"):
+    with pytest.raises(CompressionError, match=r"importance of .*backbone\..* is not finite"):
         score(model, spec, measure_of("magnitude", model, spec, splits[0], seed=0))
 
 
