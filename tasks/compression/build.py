@@ -16,9 +16,10 @@ import numpy as np
 from tasks.compression.candidates import Candidate, Failure
 from tasks.compression.distil import distil
 from tasks.compression.export import export
-from tasks.compression.prune import count_parameters, prune
+from tasks.compression.prune import prune
 from tasks.compression.quantize import quantize
 from tasks.compression.runtime import Floats, open_session, run_logits
+from tasks.compression.targets import count_parameters
 from tasks.data.shards import ShardSplit
 from tasks.errors import CompressionError
 from tasks.schema import Compress, Train
@@ -96,10 +97,15 @@ def _distilled(context: Context) -> Network:
 
 
 def _pruned(context: Context) -> Network:
-    settings = (context.params.prune, context.params.distil)
-    checkpoint = context.work / "pruned.pt"
+    params, checkpoint = context.params, context.work / "pruned.pt"
     model = prune(
-        context.teacher, context.spec, context.splits, context.training, settings, checkpoint
+        context.teacher,
+        context.spec,
+        context.splits,
+        context.training,
+        (params.prune, params.distil),
+        checkpoint,
+        params.latency_runs,
     )
     return model, context.spec
 

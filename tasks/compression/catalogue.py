@@ -12,14 +12,13 @@ from typing import get_args
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from tasks.compression.export import export
 from tasks.compression.measure import choose_threads, measure_latency, onnx_run
-from tasks.compression.prune import count_parameters
+from tasks.compression.targets import count_parameters, macs
 from tasks.errors import ParamsError, TrainingError
 from tasks.schema import Architecture, Train
-from tasks.training.models import Classifier, ModelSpec, build
+from tasks.training.models import ModelSpec, build
 
 NAMES: tuple[str, ...] = get_args(Architecture)
 _RUNS = 30  # timed runs of a network
@@ -56,13 +55,6 @@ def costs(names: Sequence[str], train: Train, size: int, classes: int) -> Iterat
     if unknown:
         raise ParamsError(f"{unknown[0]!r} is no architecture; there are {', '.join(NAMES)}")
     return (_cost(_spec(name, train, size, classes)) for name in names)
-
-
-def macs(model: Classifier, size: int) -> int:
-    """Multiply-accumulates of one image: convolutions and matrix products."""
-    with FlopCounterMode(display=False) as counter:  # with gradients: without, attention is fused
-        model(torch.zeros(1, 3, size, size))
-    return int(counter.get_total_flops()) // 2
 
 
 def _spec(name: str, train: Train, size: int, classes: int) -> ModelSpec:

@@ -1,65 +1,92 @@
-"""Knowledge distillation: a smaller student learns the teacher's soft targets.
+"""Knowledge distillation: a smaller student learns what the teacher says.
 
-Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network". The teacher sees
-the same augmented view as the student (Beyer et al. 2022, "Knowledge distillation: A good
-teacher is patient and consistent").
+The teacher sees the same augmented view as the student, and is asked for many epochs if
+`patient` says so (Beyer et al. 2022, "Knowledge distillation: A good teacher is patient and
+consistent"). The methods are in soft_targets and feature_matching.
 """
 
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from tasks.compression.feature_matching import WithEmbedding
+from tasks.compression.soft_targets import distillation_loss
+from tasks.compression.teacher import Teacher
 from tasks.data.shards import ShardSplit
 from tasks.schema import Distil, Train
 from tasks.training.finetuning import whole
-from tasks.training.loop import Loss, fit
+from tasks.training.loop import choose_device, fit
+from tasks.training.losses import class_counts, training_loss
 from tasks.training.models import Classifier, ModelSpec, build
+
+Splits = tuple[ShardSplit, ShardSplit]
 
 
 def distil(
     teacher: Classifier,
     spec: ModelSpec,
-    splits: tuple[ShardSplit, ShardSplit],
+    splits: Splits,
     train: Train,
     distil: Distil,
     checkpoint: Path,
 ) -> tuple[Classifier, ModelSpec]:
-    """A resnet_small of `distil.width`, trained from scratch under the teacher.
+    """A network of `distil.architecture`, trained from scratch under the teacher.
 
-    `splits` are training and validation; `train` gives optimiser, augmentation and seed.
-    Killed and called again with the same checkpoint, it goes on and ends the same. Raises
-    TrainingError when training diverges.
+    `splits` are training and validation; `train` gives optimiser, augmentation, loss of the
+    labels and seed. Killed and called again with the same checkpoint, it goes on and ends the
+    same. Raises TrainingError when training diverges, or the images do not suit the architecture.
     """
-    own = {"activation": "default", "dropout": None, "stochastic_depth": None}
-    update = {"architecture": "resnet_small", "width": distil.width, **own}
-    student_spec = spec.model_copy(update=update)
+    student_spec = spec.model_copy(
+        update={
+            "architecture": distil.architecture,
+            "width": distil.width,
+            "depth": distil.depth,
+            "activation": "default",
+            "dropout": None,
+            "stochastic_depth": None,
+        }
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train.seed)
         student = build(student_spec)
-    loss = distillation_loss(teacher, distil.temperature, distil.alpha)
-    config = whole(train).model_copy(update={"epochs": distil.epochs})
-    fit(student, *splits, student_spec, config, loss=loss, checkpoint=checkpoint)
+    epochs, patience = distil.epochs * distil.patient, train.patience * distil.patient
+    config = train.model_copy(update={"epochs": epochs, "patience": patience})
+    teach(student, teacher, (student_spec, splits), config, distil, checkpoint)
     return student, student_spec
 
 
-def distillation_loss(teacher: Classifier, temperature: float, alpha: float) -> Loss:
-    """alpha·T²·KL(teacher_T ‖ student_T) + (1 − alpha)·cross-entropy, in nats per image.
+def teach(
+    student: Classifier,
+    teacher: Classifier,
+    data: tuple[ModelSpec, Splits],
+    train: Train,
+    distil: Distil,
+    checkpoint: Path,
+) -> None:
+    """Train `student` in place under `teacher` by `distil.method`, for `train.epochs`.
 
-    T² keeps the gradients of the soft targets of one size whatever the temperature.
+    `data` are the spec of the inputs and the splits. Both networks end on the CPU, in evaluation
+    mode. Raises TrainingError when training diverges.
     """
-    teacher.eval()
+    (spec, splits), config = data, whole(train)
+    asked = Teacher(teacher)
+    asked.remember(splits[0], spec, config.augment.recipe, choose_device(config.device))
+    counts = class_counts(splits[0].labels, len(spec.classes))
+    hard = training_loss(config.imbalance, config.label_smoothing, counts)
+    loss = distillation_loss(asked, distil, hard)
+    network = student if distil.method != "features" else _matching(student, asked, spec, train)
+    try:
+        fit(network, *splits, spec, config, loss=loss, checkpoint=checkpoint)
+    finally:
+        teacher.cpu()
+        student.cpu().eval()
 
-    def loss(logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
-        with torch.no_grad():
-            wanted = teacher.to(inputs.device)(inputs)
-        soft = F.kl_div(
-            F.log_softmax(logits / temperature, 1),
-            F.log_softmax(wanted / temperature, 1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        return alpha * temperature**2 * soft + (1 - alpha) * F.cross_entropy(logits, labels)
 
-    return loss
+def _matching(
+    student: Classifier, teacher: Teacher, spec: ModelSpec, train: Train
+) -> WithEmbedding:
+    """The student with an adapter to the teacher's embedding, drawn from the seed."""
+    own, wanted = Teacher(student).size(spec)[1], teacher.size(spec)[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(train.seed)
+        return WithEmbedding(student, own, wanted)

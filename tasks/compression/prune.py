@@ -1,85 +1,139 @@
 """Structured pruning: whole channels leave the network, so every runtime gets faster.
 
-Fang et al. 2023, "DepGraph: Towards Any Structural Pruning" (torch-pruning): channels that
-depend on each other (residual sums, depthwise convolutions, batch norms) leave together, and
-the group with the smallest mean weight norm leaves first. What remains is fine-tuned under
-distillation from the network it came from.
+In one or several steps: the least important channels leave (see importance and channels) until
+the step's part of the target is gone (see targets), and what remains is fine-tuned under
+distillation from the network that it came from.
 """
 
 import copy
+import logging
+from bisect import bisect_left
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import nn
-
-from tasks.compression.distil import distillation_loss
+from tasks.compression.channels import (
+    Scores,
+    Widths,
+    keep_of_all,
+    keep_of_layers,
+    multiple_of,
+    remove,
+    require_prunable,
+    score,
+    widths,
+)
+from tasks.compression.distil import Splits, teach
+from tasks.compression.importance import measure_of
+from tasks.compression.targets import Removed, removed_from
 from tasks.data.shards import ShardSplit
 from tasks.errors import CompressionError
 from tasks.schema import Distil, Prune, Train
-from tasks.training.finetuning import whole
-from tasks.training.loop import fit
+from tasks.training.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from tasks.training.models import Classifier, ModelSpec
 
-_MULTIPLE, _SMALL_MULTIPLE, _NARROW = 8, 4, 16  # kernels work on 8 (or 4) channels at once
+_GRID = 256  # strengths to choose from, of which many round to the same network
+_EXACT = 1e-9  # shares are quotients
+log = logging.getLogger(__name__)
 
 
 def prune(
     teacher: Classifier,
     spec: ModelSpec,
-    splits: tuple[ShardSplit, ShardSplit],
+    splits: Splits,
     train: Train,
     settings: tuple[Prune, Distil],
     checkpoint: Path,
+    latency_runs: int,
 ) -> Classifier:
-    """A copy of `teacher` without `ratio` of its channels, fine-tuned under it.
+    """A copy of `teacher` without `ratio` of the target, fine-tuned under it.
 
-    `splits` are training and validation. The same checkpoint is taken up again after a kill.
-    Raises TrainingError when tuning diverges.
+    `splits` are training and validation. Files beside `checkpoint`, named by the step, are taken
+    up again after a kill: what leaves (a latency measured again could decide otherwise) and the
+    tuning. Raises CompressionError when the target cannot be reached, and TrainingError when
+    tuning diverges.
     """
     pruning, distil = settings
-    student = remove_channels(teacher, spec, pruning.ratio)
-    loss = distillation_loss(teacher, distil.temperature, distil.alpha)
-    config = whole(train).model_copy(update={"epochs": pruning.epochs, "lr": pruning.lr})
-    fit(student, *splits, spec, config, loss=loss, checkpoint=checkpoint)
+    require_prunable(teacher)
+    pruner = Pruner(teacher, spec, splits[0], pruning, train.seed)
+    student = teacher
+    with removed_from(teacher, spec, pruning.target, latency_runs) as removed:
+        for step in range(1, pruning.steps + 1):
+            share = pruning.ratio * step / pruning.steps
+            plan = checkpoint.with_stem(f"{checkpoint.stem}-{step}-plan")
+            student = pruner.without(student, share, removed, plan)
+            config = train.model_copy(update={"epochs": _epochs(pruning, step), "lr": pruning.lr})
+            tuned = checkpoint.with_stem(f"{checkpoint.stem}-{step}")
+            teach(student, teacher, (spec, splits), config, distil, tuned)
     return student
 
 
-def remove_channels(model: Classifier, spec: ModelSpec, ratio: float) -> Classifier:
-    """A copy with at least `ratio` of the channels of every layer removed, not yet fine-tuned.
+class Pruner:
+    """Takes channels from one network, by the settings.
 
-    What is left is rounded down to multiples of 8 (4 in networks with layers narrower than 16
-    channels) where a layer has that many; the classes stay. Raises CompressionError for a vision
-    transformer.
+    Args:
+        original: the network, of which all shares are.
+        spec: of its inputs.
+        train: the images whose gradients the importance taylor takes.
+        pruning: the section.
+        seed: of the choice among those images.
     """
-    if any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
-        raise CompressionError(
-            "the heads of a vision transformer would have to leave whole, which is not supported"
-        )
-    import torch_pruning  # 3 s with its own imports; the distilled candidate does without
 
-    slim = copy.deepcopy(model).train(False)
-    pruner = torch_pruning.pruner.BasePruner(
-        slim,
-        torch.zeros(1, 3, spec.size, spec.size),
-        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-        pruning_ratio=ratio,
-        ignored_layers=_last_layer(slim),
-        round_to=_multiple(slim),
-    )
-    pruner.step()
-    return slim.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    def __init__(
+        self, original: Classifier, spec: ModelSpec, train: ShardSplit, pruning: Prune, seed: int
+    ) -> None:
+        self.spec, self.train, self.pruning, self.seed = spec, train, pruning, seed
+        self.widths, self.multiple = widths(original, spec), multiple_of(original)
+
+    def without(
+        self, model: Classifier, share: float, removed: Removed, plan: Path | None = None
+    ) -> Classifier:
+        """`model` without what it takes for at least `share` of the target to be gone.
+
+        `plan` is where the decision is kept and, of the same network and settings, found.
+        Raises CompressionError when `pruning.ratio` is more than can leave.
+        """
+        images = [self.train.hashes, self.train.labels]
+        settings = [self.pruning.model_dump(), self.spec.model_dump(), share, self.seed]
+        key = fingerprint(model, settings, images)
+        found = load_checkpoint(plan, key) if plan else None
+        if found is None:
+            found = self._decided(model, share, removed)
+            if plan:
+                save_checkpoint(plan, key, found)
+        return remove(model, self.spec, found["scores"], found["keep"])
+
+    def _decided(self, model: Classifier, share: float, removed: Removed) -> dict[str, Any]:
+        """The scores of all channels, and how many of each group stay."""
+        pruning, scores = self.pruning, self._scores(model)
+        plans = self._plans(scores)
+
+        def gone(keep: Widths) -> float:
+            return removed(remove(model, self.spec, scores, keep)) + _EXACT
+
+        most = gone(plans[-1])
+        if most < pruning.ratio:
+            raise CompressionError(
+                f"compress.prune.ratio {pruning.ratio:g} of the {pruning.target} cannot leave: "
+                f"with every layer as narrow as it can be, {most:.3g} of it has; lower the ratio"
+            )
+        strength = min(bisect_left(plans, share, key=gone), len(plans) - 1)
+        kept = sum(plans[strength].values()) / sum(self.widths[name] for name in scores)
+        log.info("pruned to %.0f %% of the channels for %s %.3g", 100 * kept, pruning.target, share)
+        return {"scores": scores, "keep": plans[strength]}
+
+    def _scores(self, model: Classifier) -> Scores:
+        copied = copy.deepcopy(model).eval()  # which gets the gradients
+        name, seed = self.pruning.importance, self.seed
+        return score(copied, self.spec, measure_of(name, copied, self.spec, self.train, seed))
+
+    def _plans(self, scores: Scores) -> list[Widths]:
+        """How many channels of each group stay, from all to as few as can be, no two alike."""
+        keep = keep_of_layers if self.pruning.scope == "layer" else keep_of_all
+        plans = [keep(scores, self.widths, self.multiple, n / _GRID) for n in range(_GRID + 1)]
+        return [one for one, before in zip(plans, [None, *plans], strict=False) if one != before]
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Trainable numbers of a network."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _last_layer(model: Classifier) -> list[nn.Module]:
-    """The head: its outputs are the classes."""
-    return [layer for layer in model.head.modules() if isinstance(layer, nn.Linear)]
-
-
-def _multiple(model: nn.Module) -> int:
-    narrowest = min(m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d))
-    return _SMALL_MULTIPLE if narrowest < _NARROW else _MULTIPLE
+def _epochs(pruning: Prune, step: int) -> int:
+    """The epochs of a step: as many of each, and what is left over of the last."""
+    each = pruning.epochs // pruning.steps
+    return each if step < pruning.steps else pruning.epochs - each * (pruning.steps - 1)

@@ -5,6 +5,7 @@ Values live in conf/params.yaml only: no scientific value has a default here.
 
 from pydantic import Field
 
+from tasks.schema.architectures import Activation, Architecture
 from tasks.schema.augmentation import PRESETS, Augment, Imbalance, Policy, Recipe
 from tasks.schema.data import (
     Clahe,
@@ -22,16 +23,13 @@ from tasks.schema.data import (
 from tasks.schema.production import Budget, Drift, Evaluate, Gate, Serve
 from tasks.schema.section import Section, Share
 from tasks.schema.sources import BoxSource, FolderSource, Source, TableSource, TorchvisionSource
+from tasks.schema.students import Distil, Prune
 from tasks.schema.sweep import Choices, FloatRange, IntRange, Range, Tune, in_order
 from tasks.schema.training import (
-    Activation,
-    Architecture,
     Compress,
     CrossValidate,
-    Distil,
     Ensemble,
     Finetune,
-    Prune,
     Quantize,
     Train,
 )

@@ -5,29 +5,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from tasks.schema.architectures import Activation, Architecture
 from tasks.schema.augmentation import Augment, Imbalance
 from tasks.schema.section import Section, Share
-
-Architecture = Literal[
-    "resnet_small",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
-    "mobilenet_v3_large",
-    "efficientnet_b0",
-    "efficientnet_b1",
-    "efficientnet_b2",
-    "efficientnet_v2_s",
-    "convnext_tiny",
-    "convnext_small",
-    "vit_b_16",
-    "vit_b_32",
-]
-Activation = Literal[
-    "default", "relu", "leaky_relu", "silu", "gelu", "hardswish", "tanh", "sigmoid"
-]
+from tasks.schema.students import Distil, Prune
 
 
 class Finetune(Section):
@@ -167,23 +148,6 @@ class Ensemble(Section):
                 "by some fold, so nothing could tell whether averaging helps"
             )
         return self
-
-
-class Distil(Section):
-    """Knowledge distillation into a smaller student."""
-
-    width: int = Field(ge=4, le=512)
-    epochs: int = Field(ge=1, description="of the student")
-    temperature: float = Field(gt=0, description="softens the teacher's probabilities")
-    alpha: Share = Field(description="weight of the teacher's soft targets")
-
-
-class Prune(Section):
-    """Structured pruning with fine-tuning."""
-
-    ratio: float = Field(gt=0, lt=1, description="share of the channels removed")
-    epochs: int = Field(ge=1, description="of fine-tuning after pruning")
-    lr: float = Field(gt=0, le=10, description="highest rate of the fine-tuning")
 
 
 class Quantize(Section):

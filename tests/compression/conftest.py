@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tasks.bundle import InputContract
 from tasks.data.shards import SPLITS, Shards, open_shards, write_index
 from tasks.params import load_params
 from tasks.pixels import fit, statistics
+from tasks.schema import Params
 from tasks.training.loop import fit as train
 from tasks.training.models import (
     Classifier,
@@ -25,6 +27,7 @@ from tasks.training.models import (
     save_model,
     spec_for,
 )
+from tasks.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 SIZE = 8
@@ -72,6 +75,38 @@ def digit_shards(trained: Path) -> Shards:
 def network(trained: Path) -> tuple[Classifier, ModelSpec]:
     """The trained network and its spec."""
     return load_model(trained / "data/model")
+
+
+@pytest.fixture(scope="session")
+def conf(trained: Path) -> Params:
+    """The values of its conf/params.yaml."""
+    return load_params(trained / "conf/params.yaml")
+
+
+class Killed(BaseException):
+    """Ends a training as SIGKILL would: nothing of the product catches it."""
+
+
+@pytest.fixture
+def killed_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], None]:
+    """Runs something that trains until its n-th checkpoint after an epoch is written."""
+
+    def run(saves: int, train: Callable[[], object]) -> None:
+        left = [saves]
+        save = Trainer.save
+
+        def save_and_die(self: Trainer) -> None:
+            self._save()
+            left[0] -= 1
+            if not left[0]:
+                raise Killed
+
+        monkeypatch.setattr(Trainer, "save", save_and_die)
+        with pytest.raises(Killed):
+            train()
+        monkeypatch.setattr(Trainer, "save", save)
+
+    return run
 
 
 def _write_params(root: Path) -> None:

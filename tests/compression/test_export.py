@@ -8,13 +8,11 @@ import pytest
 import torch
 
 from tasks.compression.export import IR_VERSION, OPSET, export
-from tasks.compression.prune import count_parameters, remove_channels
 from tasks.compression.quantize import quantize
 from tasks.compression.runtime import open_session, run_logits
 from tasks.data.shards import Shards
-from tasks.errors import CompressionError
 from tasks.training.loop import predict
-from tasks.training.models import Classifier, ModelSpec, build
+from tasks.training.models import Classifier, ModelSpec
 
 Network = tuple[Classifier, ModelSpec]
 
@@ -120,26 +118,6 @@ def test_int8_covers_the_linear_layers_of_a_convnext(
     logits = run_logits(open_session(tmp_path / "int8.onnx", 1), images[:200])
     wanted = predict(model, images[:200], spec)
     assert (logits.argmax(1) == wanted.argmax(1)).mean() >= 0.95
-
-
-def test_a_vision_transformer_is_not_pruned_and_says_why(network: Network) -> None:
-    spec = network[1].model_copy(update={"architecture": "vit_b_32", "size": 32})
-    with torch.device("meta"):
-        model = build(spec)
-    with pytest.raises(CompressionError, match="heads of a vision transformer"):
-        remove_channels(model, spec, 0.5)
-
-
-@pytest.mark.parametrize("architecture", ["resnet_small", "mobilenet_v2"])
-def test_pruning_removes_whole_channels_but_no_class(network: Network, architecture: str) -> None:
-    spec = network[1].model_copy(update={"architecture": architecture, "size": 32})
-    torch.manual_seed(0)
-    model = build(spec)
-    slim = remove_channels(model, spec, 0.5)
-    assert count_parameters(slim) < 0.45 * count_parameters(model)
-    widths = {m.out_channels for m in slim.modules() if isinstance(m, torch.nn.Conv2d)}
-    assert all(width % 4 == 0 for width in widths)
-    assert slim(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
 def _swap(network: Network, images: np.ndarray) -> tuple[Classifier, np.ndarray, ModelSpec]:

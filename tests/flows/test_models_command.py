@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tasks.compression.catalogue import macs
+from tasks.compression.targets import macs
 from tasks.training.models import ModelSpec, build
 
 

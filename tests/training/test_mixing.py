@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 
-from tasks.compression.distil import distillation_loss
 from tasks.data.shards import Shards
 from tasks.schema import Augment, Recipe, Train
 from tasks.training.loop import Epoch, fit
@@ -106,24 +104,3 @@ def test_a_strongly_augmented_run_cut_off_ends_as_an_unbroken_one(
     resumed = run(checkpoint=checkpoint)
     for name, value in unbroken.items():
         assert torch.equal(value, resumed[name]), name
-
-
-def test_a_student_learns_from_mixed_images(
-    shards: Shards, spec: ModelSpec, config: Callable[..., Train]
-) -> None:
-    settings = config(epochs=2, augment=STRONG.model_dump())
-    torch.manual_seed(0)
-    teacher, student = build(spec), build(spec)
-    splits = shards.split("train"), shards.split("validation")
-    result = fit(student, *splits, spec, settings, loss=distillation_loss(teacher, 4.0, 0.5))
-    assert len(result.history) == 2
-
-
-def test_the_distillation_loss_of_a_mixture_is_the_mixture_of_the_losses(spec: ModelSpec) -> None:
-    teacher = build(spec)
-    loss = distillation_loss(teacher, 2.0, 0.3)
-    inputs, logits = torch.randn(6, 3, 8, 8), torch.randn(6, 4)
-    first, second = torch.tensor([0, 1, 2, 3, 0, 1]), torch.tensor([1, 1, 0, 2, 3, 3])
-    soft = 0.25 * F.one_hot(first, 4).float() + 0.75 * F.one_hot(second, 4).float()
-    apart = 0.25 * loss(logits, first, inputs) + 0.75 * loss(logits, second, inputs)
-    assert torch.allclose(loss(logits, soft, inputs), apart)

@@ -1,0 +1,64 @@
+"""How important each channel of a network is, by one of three measures.
+
+magnitude          L2 norm of the weights that make and take the channel (Li et al. 2017,
+                   "Pruning Filters for Efficient ConvNets"; Fang et al. 2023, "DepGraph")
+batch_norm_scale   size of its batch norms' scales (Liu et al. 2017, "Learning Efficient
+                   Convolutional Networks through Network Slimming")
+taylor             |weight · gradient|, how much the training loss would change without it
+                   (Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning")
+
+Each is the mean over all that depends on the channel, by the mean of its layer.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tasks.data.shards import ShardSplit
+from tasks.errors import CompressionError
+from tasks.training.models import Classifier, ModelSpec, normalise
+from tasks.training.reading import read_ahead
+
+_IMAGES, _BATCH = 2048, 256  # training images whose gradients tell; more change the order little
+
+
+def measure_of(name: str, model: Classifier, spec: ModelSpec, train: ShardSplit, seed: int) -> Any:
+    """torch-pruning's measure `name` for `model`, which for taylor gets its gradients here.
+
+    Those are of the cross-entropy on training images as they are. Raises CompressionError for
+    batch_norm_scale where there are no batch norms.
+    """
+    from torch_pruning.pruner import importance  # 3 s with its own imports
+
+    if name == "batch_norm_scale":
+        if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+            raise CompressionError(
+                f"compress.prune.importance {name} needs batch norms, which {spec.architecture} "
+                "does without; take magnitude or taylor"
+            )
+        return importance.BNScaleImportance()
+    if name == "taylor":
+        _take_gradients(model, spec, train, seed)
+        return importance.GroupTaylorImportance()
+    return importance.GroupMagnitudeImportance(p=2)
+
+
+def _take_gradients(model: Classifier, spec: ModelSpec, train: ShardSplit, seed: int) -> None:
+    """Leave the gradient of the mean cross-entropy on some training images in the weights."""
+    chosen = np.random.default_rng(seed).permutation(len(train))[:_IMAGES]
+    rows = [np.sort(part) for part in np.array_split(chosen, -(-len(chosen) // _BATCH))]
+    model.zero_grad()
+    for part, images in zip(rows, read_ahead(train.images, rows), strict=True):
+        labels = torch.from_numpy(train.labels[part])
+        inputs = normalise(_middle(images, spec.size), spec)
+        loss = F.cross_entropy(model(inputs), labels, reduction="sum") / len(chosen)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _middle(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Of images packed with a margin, what is served."""
+    margin = (images.shape[1] - size) // 2
+    return images[:, margin : margin + size, margin : margin + size]
