@@ -20,6 +20,7 @@ from tasks.schema.data import (
     ZScore,
 )
 from tasks.schema.production import Budget, Drift, Evaluate, Gate, Serve
+from tasks.schema.quantization import Quantize, RangeMethod, Storage
 from tasks.schema.section import Section, Share
 from tasks.schema.sources import BoxSource, FolderSource, Source, TableSource, TorchvisionSource
 from tasks.schema.sweep import Choices, FloatRange, IntRange, Range, Tune, in_order
@@ -32,7 +33,6 @@ from tasks.schema.training import (
     Ensemble,
     Finetune,
     Prune,
-    Quantize,
     Train,
 )
 
@@ -68,12 +68,14 @@ __all__ = [
     "Prune",
     "Quantize",
     "Range",
+    "RangeMethod",
     "Recipe",
     "Section",
     "Serve",
     "Share",
     "Source",
     "Split",
+    "Storage",
     "TableSource",
     "TorchvisionSource",
     "Train",

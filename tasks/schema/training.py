@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from tasks.schema.augmentation import Augment, Imbalance
+from tasks.schema.quantization import Quantize
 from tasks.schema.section import Section, Share
 
 Architecture = Literal[
@@ -184,12 +185,6 @@ class Prune(Section):
     ratio: float = Field(gt=0, lt=1, description="share of the channels removed")
     epochs: int = Field(ge=1, description="of fine-tuning after pruning")
     lr: float = Field(gt=0, le=10, description="highest rate of the fine-tuning")
-
-
-class Quantize(Section):
-    """Static int8 quantization."""
-
-    calibration_images: int = Field(ge=1, description="of the training split")
 
 
 class Compress(Section):
