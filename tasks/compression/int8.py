@@ -134,6 +134,7 @@ def to_int8(
             extra_options={"MatMulConstBOnly": True},
         )
         quantizer.quantize_model()
+        quantizer.model.topological_sort()
     return quantizer.model.model
 
 

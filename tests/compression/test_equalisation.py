@@ -101,10 +101,12 @@ def test_corrected_biases_make_up_for_the_mean_of_the_rounding(
     network: tuple[Classifier, ModelSpec], images: np.ndarray, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    first = nn.Conv2d(3, 16, 3)
+    layer = nn.Conv2d(16, 16, 3)  # of rectified inputs, whose means are not zero
     with torch.no_grad():  # one large weight a channel: the others are rounded coarsely
-        first.weight[:, 0, 0, 0] = 12.0
-    trunk = nn.Sequential(first, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        layer.weight[:, 0, 0, 0] = 4.0
+    trunk = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), layer, nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
     export(Classifier(trunk, nn.Linear(16, 10)).eval(), network[1], tmp_path / "fp32.onnx")
     graph = prepare(tmp_path / "fp32.onnx")
     seen = observe(graph, activations(graph), images)
@@ -114,4 +116,4 @@ def test_corrected_biases_make_up_for_the_mean_of_the_rounding(
     shifts = [
         np.abs((logits_of(int8, images) - wanted).mean(0)).max() for int8 in (plain, corrected)
     ]
-    assert shifts[1] < 0.5 * shifts[0]
+    assert shifts[1] < 0.7 * shifts[0]

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from tasks.compression import build
 from tasks.compression.build import Context, build_all
 from tasks.compression.candidates import Candidate, Quantization
 from tasks.compression.export import export
@@ -24,6 +26,13 @@ from tasks.schema import RangeMethod
 from tasks.training.models import Classifier, ModelSpec
 
 Network = tuple[Classifier, ModelSpec]
+
+
+@pytest.fixture(scope="module")
+def exported(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("quantize") / "fp32.onnx"
+    export(*network, path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -75,25 +84,22 @@ def test_costly_layers_go_back_to_float_until_the_budget_holds(
 
 
 def test_a_budget_that_holds_puts_nothing_back(
-    network: Network, digit_shards: Shards, tmp_path: Path
+    exported: Path, digit_shards: Shards, tmp_path: Path
 ) -> None:
-    source = tmp_path / "fp32.onnx"
-    export(*network, source)
-    limits = limits_of(source, digit_shards.split("validation"), agreement=0.9)
+    limits = limits_of(exported, digit_shards.split("validation"), agreement=0.9)
     images = digit_shards.split("train").images
-    done = quantize(source, tmp_path / "int8.onnx", images, 64, 0, limits=limits)
+    done = quantize(exported, tmp_path / "int8.onnx", images, 64, 0, limits=limits)
     assert done.float_layers == []
     assert done.logit_error < 0.2
 
 
 def test_auto_is_no_worse_than_any_method_by_name(
-    network: Network, digit_shards: Shards, tmp_path: Path
+    exported: Path, digit_shards: Shards, tmp_path: Path
 ) -> None:
-    source, images = tmp_path / "fp32.onnx", digit_shards.split("train").images
-    export(*network, source)
-    done = quantize(source, tmp_path / "int8.onnx", images, 64, 0, "auto")
+    images = digit_shards.split("train").images
+    done = quantize(exported, tmp_path / "int8.onnx", images, 64, 0, "auto")
     methods: list[RangeMethod] = ["min_max", "average", "percentile", "entropy", "mse"]
-    named = [quantize(source, tmp_path / one, images, 64, 0, one) for one in methods]
+    named = [quantize(exported, tmp_path / one, images, 64, 0, one) for one in methods]
     assert [one.ranges for one in named] == methods
     assert done.ranges in methods
     assert done.logit_error <= 1.1 * min(one.logit_error for one in named)
@@ -138,10 +144,9 @@ def test_a_network_with_nothing_for_int8_says_so(
 
 
 def test_an_operator_that_nothing_here_runs_is_named(
-    network: Network, digit_shards: Shards, tmp_path: Path
+    exported: Path, digit_shards: Shards, tmp_path: Path
 ) -> None:
-    export(*network, tmp_path / "fp32.onnx")
-    proto = onnx.load(tmp_path / "fp32.onnx")
+    proto = onnx.load(exported)
     next(node for node in proto.graph.node if node.op_type == "Relu").op_type = "Swirl"
     onnx.save(proto, tmp_path / "fp32.onnx")
     images = digit_shards.split("train").images
@@ -237,8 +242,6 @@ def context_of(network: Network, trained: Path, shards: Shards, folder: Path) ->
 
 def candidates(context: Context) -> list[Candidate]:
     """Of the network alone: students take long to train."""
-    from tasks.compression import build
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "_NETWORKS", {"fp32": build._NETWORKS["fp32"]})
         found, failed = build_all(context)
@@ -248,8 +251,6 @@ def candidates(context: Context) -> list[Candidate]:
 
 def _shards(trained: Path, target: Path, poison: bool) -> Shards:
     """The shards of `trained`; poisoned, the test split is noise with wrong labels."""
-    import shutil
-
     shutil.copytree(trained / "data/shards", target)
     source = open_shards(trained / "data/shards")
     if poison:
