@@ -50,7 +50,7 @@ class Observed:
     def below(self, values: Doubles) -> Doubles:
         """How many of the counted values are below each of `values`."""
         edges = np.linspace(self.lows.min(), self.highs.max(), len(self.counts) + 1)
-        return np.interp(values, edges, np.concatenate([[0.0], self.counts.cumsum()]))
+        return np.asarray(np.interp(values, edges, np.concatenate([[0.0], self.counts.cumsum()])))
 
 
 def observe(graph: Any, tensors: Sequence[str], images: Pixels) -> dict[str, Observed]:
