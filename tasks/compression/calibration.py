@@ -109,6 +109,7 @@ def _entropy(seen: Observed) -> Range:
     low, high = seen.extremes
     edges = np.linspace(0, max(-low, high), _BINS + 1)
     counts = np.diff(seen.below(edges) - seen.below(-edges))
+    counts[0] = counts[1]  # zeros are exact at any threshold, and rectifiers make many
     ends = range(_LEVELS, _BINS + 1, _STEP)
     threshold = float(edges[min(ends, key=lambda end: _divergence(counts, end))])
     return max(low, -threshold), min(high, threshold)
