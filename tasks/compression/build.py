@@ -17,12 +17,13 @@ from tasks.compression.candidates import Candidate, Failure
 from tasks.compression.distil import distil
 from tasks.compression.export import export
 from tasks.compression.prune import prune
-from tasks.compression.quantize import quantize
+from tasks.compression.quantize import Limits, draw, quantize
 from tasks.compression.runtime import Floats, open_session, run_logits
+from tasks.compression.storage import store
 from tasks.compression.targets import count_parameters
 from tasks.data.shards import ShardSplit
 from tasks.errors import CompressionError
-from tasks.schema import Compress, Train
+from tasks.schema import Budget, Compress, Storage, Train
 from tasks.training.loop import predict
 from tasks.training.models import Classifier, ModelSpec
 
@@ -37,7 +38,8 @@ class Context:
     """What candidates are made of. `folder` takes the ONNX files, `work` the checkpoints.
 
     `mentor` is the ensemble that the distilled student learns from, if there is one; `soup` the
-    network of averaged weights, which is a candidate of its own.
+    network of averaged weights, which is a candidate of its own. Of `budget`, int8 keeps accuracy
+    and agreement by layers that go back to float; without one all layers are int8.
     """
 
     teacher: Classifier
@@ -50,6 +52,7 @@ class Context:
     work: Path
     mentor: Classifier | None = None
     soup: "Network | None" = None
+    budget: Budget | None = None
 
     @cached_property
     def wanted(self) -> Floats:
@@ -67,6 +70,7 @@ Network = tuple[Classifier, ModelSpec]
 
 def build_all(context: Context) -> tuple[list[Candidate], list[Failure]]:
     """Every candidate, in a fixed order; raises CompressionError when fp32 itself fails."""
+    _warn_of_missing_classes(context)
     candidates: list[Candidate] = []
     failed: list[Failure] = []
     soup = context.soup
@@ -138,6 +142,12 @@ def _family(
         yield _int8(context, parent, int8, logits)
     except Exception as error:
         yield _failure(f"{name}-int8", int8, error)
+    for kind in context.params.quantize.weights_only:
+        stored = f"{technique}, weights stored as {kind}"
+        try:
+            yield _stored(context, parent, stored, kind, logits)
+        except Exception as error:
+            yield _failure(f"{name}-{kind}-weights", stored, error)
 
 
 def _failure(name: str, technique: str, error: Exception) -> Failure:
@@ -163,15 +173,54 @@ def _float(
 
 
 def _int8(context: Context, parent: Candidate, technique: str, logits: Floats) -> Candidate:
-    name = f"{parent.name}-int8"
-    quantize(
+    name, settings = f"{parent.name}-int8", context.params.quantize
+    done = quantize(
         context.folder / parent.file,
         context.folder / f"{name}.onnx",
         context.train.images,
-        context.params.quantize.calibration_images,
+        settings.calibration_images,
         context.params.seed,
+        settings.ranges,
+        _limits(context, parent),
     )
-    return _checked(context, name, technique, parent.name, parent.parameters, logits)
+    candidate = _checked(context, name, technique, parent.name, parent.parameters, logits)
+    return candidate.model_copy(update={"quantization": done})
+
+
+def _warn_of_missing_classes(context: Context) -> None:
+    """Ranges of activations can only hold what the calibration images show."""
+    labels, settings = context.train.labels, context.params
+    rows, _ = draw(len(labels), settings.quantize.calibration_images, settings.seed)
+    shown, present = (len(np.unique(some)) for some in (labels[rows], labels))
+    if shown < present:
+        log.warning(
+            "the %d calibration images show %d of the %d classes: int8 may be wrong on the others; "
+            "raise compress.quantize.calibration_images",
+            len(rows),
+            shown,
+            present,
+        )
+
+
+def _limits(context: Context, parent: Candidate) -> Limits | None:
+    """What the budget asks of an int8 graph; None when not even its float parent keeps it."""
+    budget, split = context.budget, context.validation
+    if budget is None:
+        return None
+    accuracy = float((context.wanted.argmax(1) == split.labels).mean())
+    least = accuracy - budget.max_accuracy_drop
+    if parent.accuracy < least or parent.agreement < budget.min_agreement:
+        return None
+    return Limits(split.images, split.labels, context.wanted, least, budget.min_agreement)
+
+
+def _stored(
+    context: Context, parent: Candidate, technique: str, kind: Storage, logits: Floats
+) -> Candidate:
+    name = f"{parent.name}-{kind}-weights"
+    store(context.folder / parent.file, context.folder / f"{name}.onnx", kind)
+    # Without a parent: these are for size, and must not be faster.
+    return _checked(context, name, technique, None, parent.parameters, logits)
 
 
 def _checked(

@@ -11,6 +11,26 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class FloatLayer(_Frozen):
+    """A layer that stayed in float because the budget would not have held."""
+
+    node: str = Field(description="as in the float candidate's file")
+    layer: str = Field(description="the name of its weights, or sum")
+    logit_error: float = Field(description="of the network with this layer alone in int8")
+
+
+class Quantization(_Frozen):
+    """How an int8 candidate was made."""
+
+    ranges: str = Field(description="the method that gave the ranges of activations")
+    equalised_pairs: int
+    corrected_biases: bool
+    logit_error: float = Field(
+        description="root mean square on training images, in deviations of the float logits"
+    )
+    float_layers: list[FloatLayer]
+
+
 class Candidate(_Frozen):
     """An exported model. Accuracies and agreements are shares of all validation images."""
 
@@ -26,6 +46,7 @@ class Candidate(_Frozen):
     size_bytes: int
     latency_ms: float = Field(0.0, description="median at batch 1")
     latency_p95_ms: float = 0.0
+    quantization: Quantization | None = Field(None, description="of int8: how it was made")
     verdict: Verdict = "eligible"
     reason: str = ""
 

@@ -55,6 +55,7 @@ def main() -> None:
             params=params.compress,
             folder=Path(folder),
             work=work,
+            budget=params.budget,
             **taught,
         )
         results = compress(context, params.budget)

@@ -1,140 +1,214 @@
-"""fp32 ONNX → int8 ONNX: static quantization, written as QuantizeLinear/DequantizeLinear pairs.
+"""fp32 ONNX → int8 ONNX: static quantization that is tried in several ways and keeps the nearest.
 
-Weights are int8 with a scale per output channel, activations uint8 (on x86 the dot-product
-instructions multiply unsigned by signed bytes), ranges come from training images. These parts
-stay in float: the normalisation of the input, which is cheap and would be rounded twice, and
-everything from the last pooling on, so that embedding and logits keep their resolution.
+Ranges come from training images, by every method of tasks.compression.calibration or the one
+that the params name. Then equalised channels and corrected biases are tried, and kept where the
+logits of other training images come nearer to the float graph's. When the result loses more on
+validation images than the budget allows, the layers that cost most go back to float.
 """
 
 import logging
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from tasks.compression.export import INPUT, save
-from tasks.compression.runtime import Floats, open_session, run_logits
+from tasks.compression.calibration import RANGES, Observed, Range, observe, ranges
+from tasks.compression.candidates import FloatLayer, Quantization
+from tasks.compression.equalisation import correct_biases, equalise, pairs
+from tasks.compression.export import save
+from tasks.compression.int8 import activations, layers, prepare, to_int8
+from tasks.compression.runtime import Floats, logit_error, open_session, run_logits
+from tasks.compression.sensitivity import costs, put_back
 from tasks.pixels import Images, Pixels, crop
+from tasks.schema import RangeMethod
 
-# Ranges from the extremes over all calibration images, or from their average over batches,
-# which leaves out what one odd image reaches. Which is better depends on the network.
-RANGES: dict[str, dict[str, Any]] = {
-    "minmax": {},
-    "moving average": {"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.1},
-}
-_OPERATORS = ["Conv", "Add", "Relu", "Clip", "MaxPool"]
-# Where linear layers on every position do the work (ConvNeXt, transformers), they are quantized
-# too; their sums are not: the residual stream that they carry is too wide for eight bits.
-_LINEAR_OPERATORS = ["Conv", "MatMul"]
-_BATCH = 16
+_WORTH = 0.98  # of the error before: what equalising or correcting must bring it below
+_FEW = 128  # images that a single layer's cost is measured on
 log = logging.getLogger(__name__)
 
 
-def quantize(source: Path, target: Path, images: Images, count: int, seed: int) -> str:
+@dataclass(frozen=True)
+class Limits:
+    """What an int8 graph must keep, or layers go back to float.
+
+    `images` uint8 N×S×S×3 and `labels` int64 [N] are the validation split, `wanted` float32 N×C
+    the fp32 network's logits of it; `accuracy` and `agreement` are the least shares.
+    """
+
+    images: Images
+    labels: npt.NDArray[np.int64]
+    wanted: Floats
+    accuracy: float
+    agreement: float
+
+    def missed(self, logits: Floats) -> str:
+        """The limits that these logits of `images` miss, in words; empty when none."""
+        classes = logits.argmax(1)
+        accuracy = float((classes == self.labels).mean())
+        agreement = float((classes == self.wanted.argmax(1)).mean())
+        found = []
+        if not accuracy >= self.accuracy - 1e-9:
+            found.append(f"accuracy {accuracy:.4f} is below {self.accuracy:.4f}")
+        if not agreement >= self.agreement - 1e-9:
+            found.append(f"agreement {agreement:.4f} is below {self.agreement:.4f}")
+        return " and ".join(found)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One way to quantize, and the error of its logits."""
+
+    graph: Any
+    seen: dict[str, Observed] = field(repr=False)
+    method: RangeMethod
+    int8: Any
+    error: float
+    equalised: int = 0
+    corrected: bool = False
+
+    @property
+    def ranges(self) -> dict[str, Range]:
+        return ranges(self.seen, self.method)
+
+
+def quantize(
+    source: Path,
+    target: Path,
+    images: Images,
+    count: int,
+    seed: int,
+    method: RangeMethod = "auto",
+    limits: Limits | None = None,
+) -> Quantization:
     """Quantize the graph of `source` (what tasks.compression.export wrote) into `target`.
 
     `images` are the training images, uint8 N×P×P×3, of whose middle the graph takes its input;
-    `count` of them, drawn with `seed`, calibrate, and as many others decide which of RANGES is
-    kept: the one whose logits are closest to the float graph's. Returns its name. Raises what
-    onnxruntime raises.
+    `count` of them, drawn with `seed`, calibrate, and as many others judge by the logits. With
+    `limits`, layers go back to float until they hold; where even that is not enough, all stay in
+    int8. Returns what was done. Raises CompressionError when the graph has no layer for int8, or
+    weights or activations that are not finite.
     """
-    order = np.random.default_rng(seed).permutation(len(images))
-    size = _input_side(source)
-    some, others = np.sort(order[:count]), np.sort(order[count : 2 * count])
-    calibration = np.ascontiguousarray(crop(images[some], size))
-    judges = crop(images[others], size) if len(others) else calibration
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        prepared, draft = Path(folder, "prepared.onnx"), Path(folder, "draft.onnx")
-        quant_pre_process(source, prepared)
-        wanted = run_logits(open_session(source, 1), judges)
-        errors: dict[str, float] = {}
-        for name, options in RANGES.items():
-            _quantize(prepared, draft, calibration, options)
-            save(onnx.load(draft), Path(folder, name))
-            errors[name] = _error(run_logits(open_session(draft, 1), judges), wanted)
-        best = min(errors, key=lambda name: errors[name])
-        save(onnx.load(Path(folder, best)), target)
-    tried = ", ".join(f"{method} {error:.4f}" for method, error in errors.items())
-    log.info("%s: ranges by %s (logit error: %s)", target.stem, best, tried)
-    return best
-
-
-class _Images(CalibrationDataReader):  # type: ignore[misc]
-    """Feeds calibration images in batches."""
-
-    def __init__(self, images: Pixels) -> None:
-        self._starts = iter(range(0, len(images), _BATCH))
-        self._images = images
-
-    def get_next(self) -> dict[str, Pixels] | None:
-        """The next batch by input name, or None at the end."""
-        start = next(self._starts, None)
-        return None if start is None else {INPUT: self._images[start : start + _BATCH]}
-
-
-def _input_side(source: Path) -> int:
-    """S of the graph's input N×S×S×3."""
-    (graph_input,) = onnx.load(source).graph.input
-    return int(graph_input.type.tensor_type.shape.dim[1].dim_value)
-
-
-def _quantize(source: Path, target: Path, images: Pixels, options: dict[str, Any]) -> None:
-    graph = onnx.load(source).graph
-    quantize_static(
-        source,
-        target,
-        _Images(images),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=_LINEAR_OPERATORS if _has_linear(graph) else _OPERATORS,
-        nodes_to_exclude=_input_nodes(graph),
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        # attention multiplies two activations: that stays in float
-        extra_options={**options, "MatMulConstBOnly": True},
+    graph = prepare(source)
+    layers(graph)  # or there is nothing to calibrate for
+    size = _input_side(graph)
+    calibration, judges = (
+        np.ascontiguousarray(crop(images[rows], size)) for rows in draw(len(images), count, seed)
+    )
+    judge = _Judge(judges, run_logits(open_session(source, 1), judges))
+    best = _nearest(graph, calibration, judge, method)
+    best = _equalised(best, calibration, judge)
+    best = _corrected(best, judge)
+    log.info(
+        "%s: ranges by %s, %d pairs of layers equalised, biases %s (logit error %.4f)",
+        target.stem,
+        best.method,
+        best.equalised,
+        "corrected" if best.corrected else "as they were",
+        best.error,
+    )
+    floats = _float_layers(best, judge, limits, target.stem) if limits else []
+    names = [layer.node for layer in floats]
+    result = to_int8(best.graph, best.ranges, floats=names) if names else best.int8
+    save(result, target)
+    return Quantization(
+        ranges=best.method,
+        equalised_pairs=best.equalised,
+        corrected_biases=best.corrected,
+        logit_error=judge(result),
+        float_layers=floats,
     )
 
 
-def _has_linear(graph: Any) -> bool:
-    """Whether a layer multiplies by a matrix of weights; heads are another operator, Gemm."""
-    weights = {initializer.name for initializer in graph.initializer}
-    return any(node.op_type == "MatMul" and node.input[1] in weights for node in graph.node)
+def draw(total: int, count: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Of `total` training images the rows that calibrate and the rows that judge, ascending.
+
+    The latter are the same where there are no others.
+    """
+    order = np.random.default_rng(seed).permutation(total)
+    some, others = np.sort(order[:count]), np.sort(order[count : 2 * count])
+    return some, others if len(others) else some
 
 
-def _input_nodes(graph: Any) -> list[str]:
-    """The nodes before the first convolution: cast, transpose, scale and shift."""
-    names: list[str] = []
-    for node in graph.node:
-        if node.op_type == "Conv":
-            return names
-        names.append(node.name)
-    raise ValueError("the graph has no convolution to quantize")
+class _Judge:
+    """Measures how far int8 graphs are from the float graph, on training images."""
+
+    def __init__(self, images: Pixels, wanted: Floats) -> None:
+        self.images, self.wanted = images, wanted
+
+    def __call__(self, int8: Any) -> float:
+        session = open_session(int8.SerializeToString(), 1)
+        return logit_error(run_logits(session, self.images), self.wanted)
 
 
-def _error(logits: Floats, wanted: Floats) -> float:
-    """Root mean square of the logit differences, in units of the wanted logits' deviation."""
-    return float(np.sqrt(np.mean((logits - wanted) ** 2)) / (wanted.std() + 1e-12))
+def _nearest(graph: Any, images: Pixels, judge: _Judge, method: RangeMethod) -> _Attempt:
+    """The attempt with the least error, of all methods or the one that is asked for."""
+    seen = observe(graph, activations(graph), images)
+    methods = list(RANGES) if method == "auto" else [method]
+    attempts = [_attempt(graph, seen, one, judge) for one in methods]
+    tried = ", ".join(f"{attempt.method} {attempt.error:.4f}" for attempt in attempts)
+    log.info("logit error by ranges: %s", tried)
+    return min(attempts, key=lambda attempt: attempt.error)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Drop onnxruntime's advice and progress; errors are raised, not logged."""
-    root, library = logging.getLogger(), logging.getLogger("onnxruntime")
-    level = library.level
-    root.addFilter(_is_ours)
-    library.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.removeFilter(_is_ours)
-        library.setLevel(level)
+def _attempt(graph: Any, seen: dict[str, Observed], method: RangeMethod, judge: _Judge) -> _Attempt:
+    int8 = to_int8(graph, ranges(seen, method))
+    return _Attempt(graph, seen, method, int8, judge(int8))
 
 
-def _is_ours(record: logging.LogRecord) -> bool:
-    return record.name != "root"  # onnxruntime logs to the root logger; we never do
+def _equalised(best: _Attempt, images: Pixels, judge: _Judge) -> _Attempt:
+    found = pairs(best.graph)
+    if not found:
+        return best
+    graph = equalise(best.graph)
+    other = _attempt(graph, observe(graph, list(best.seen), images), best.method, judge)
+    return replace(other, equalised=len(found)) if other.error < _WORTH * best.error else best
+
+
+def _corrected(best: _Attempt, judge: _Judge) -> _Attempt:
+    graph = correct_biases(best.graph, best.int8, best.seen)
+    int8 = to_int8(graph, best.ranges)
+    error = judge(int8)
+    if error >= _WORTH * best.error:
+        return best
+    return replace(best, graph=graph, int8=int8, error=error, corrected=True)
+
+
+def _float_layers(best: _Attempt, judge: _Judge, limits: Limits, name: str) -> list[FloatLayer]:
+    """The layers that go back to float so that `limits` hold; each is logged."""
+    missed = _missed(limits)
+    why = missed(best.int8)
+    if not why:
+        return []
+    images, wanted = judge.images[:_FEW], judge.wanted[:_FEW]
+    cost = costs(best.graph, best.ranges, images, wanted)
+    back = put_back(best.graph, best.ranges, list(cost), lambda int8: not missed(int8))
+    if back is None:
+        log.warning("%s: %s, and no layer in float would mend it", name, why)
+        return []
+    named = layers(best.graph)
+    for node in back:
+        log.info(
+            "%s: %s; %s (%s) goes back to float: logit error %.4f by itself",
+            name,
+            why,
+            node,
+            named[node],
+            cost[node],
+        )
+    return [FloatLayer(node=node, layer=named[node], logit_error=cost[node]) for node in back]
+
+
+def _missed(limits: Limits) -> Callable[[Any], str]:
+    return lambda int8: limits.missed(
+        run_logits(open_session(int8.SerializeToString(), 1), limits.images)
+    )
+
+
+def _input_side(graph: onnx.ModelProto) -> int:
+    """S of the graph's input N×S×S×3."""
+    (graph_input,) = graph.graph.input
+    return int(graph_input.type.tensor_type.shape.dim[1].dim_value)

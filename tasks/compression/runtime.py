@@ -15,18 +15,36 @@ PROVIDER = "CPUExecutionProvider"
 Floats = npt.NDArray[np.float32]
 
 
-def open_session(path: Path, threads: int) -> Any:
-    """An onnxruntime.InferenceSession on the CPU with that many intra-op threads."""
+def open_session(model: Path | bytes, threads: int) -> Any:
+    """An onnxruntime.InferenceSession on the CPU with that many intra-op threads.
+
+    `model` is an ONNX file, or its bytes.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # its warnings are about its own optimizer
-    return onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
+    content = str(model) if isinstance(model, Path) else model
+    return onnxruntime.InferenceSession(content, options, providers=[PROVIDER])
+
+
+def fuse(source: Path, target: Path) -> None:
+    """Write the graph with constants folded and nodes fused, still in ONNX's own operators."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    onnxruntime.InferenceSession(str(source), options, providers=[PROVIDER])
 
 
 def run_logits(session: Any, images: Images, batches: Sequence[int] = (64,)) -> Floats:
     """Logits float32 N×C of uint8 N×S×S×3 images, in batches of the given sizes in turn."""
     parts = [session.run(["logits"], {"images": batch})[0] for batch in _batches(images, batches)]
     return np.concatenate(parts)
+
+
+def logit_error(logits: Floats, wanted: Floats) -> float:
+    """Root mean square of the differences, in units of the wanted logits' deviation."""
+    return float(np.sqrt(np.mean((logits - wanted) ** 2)) / (wanted.std() + 1e-12))
 
 
 def usable_cores() -> int:

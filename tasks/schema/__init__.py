@@ -21,6 +21,7 @@ from tasks.schema.data import (
     ZScore,
 )
 from tasks.schema.production import Budget, Drift, Evaluate, Gate, Serve
+from tasks.schema.quantization import Quantize, RangeMethod, Storage
 from tasks.schema.section import Section, Share
 from tasks.schema.sources import BoxSource, FolderSource, Source, TableSource, TorchvisionSource
 from tasks.schema.students import Distil, Prune
@@ -30,7 +31,6 @@ from tasks.schema.training import (
     CrossValidate,
     Ensemble,
     Finetune,
-    Quantize,
     Train,
 )
 
@@ -66,12 +66,14 @@ __all__ = [
     "Prune",
     "Quantize",
     "Range",
+    "RangeMethod",
     "Recipe",
     "Section",
     "Serve",
     "Share",
     "Source",
     "Split",
+    "Storage",
     "TableSource",
     "TorchvisionSource",
     "Train",

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tasks.schema.architectures import Activation, Architecture
 from tasks.schema.augmentation import Augment, Imbalance
+from tasks.schema.quantization import Quantize
 from tasks.schema.section import Section, Share
 from tasks.schema.students import Distil, Prune
 
@@ -148,12 +149,6 @@ class Ensemble(Section):
                 "by some fold, so nothing could tell whether averaging helps"
             )
         return self
-
-
-class Quantize(Section):
-    """Static int8 quantization."""
-
-    calibration_images: int = Field(ge=1, description="of the training split")
 
 
 class Compress(Section):
