@@ -10,7 +10,7 @@ from steps import WILD, contents, killed, table
 from tasks.data.shards import Shards
 from tasks.errors import ParamsError, TrainingError
 from tasks.tracking import read_events
-from tasks.training import lr_range, profile, train
+from tasks.training import train
 from tasks.training.models import load_model
 
 OVERSAMPLED = {
@@ -139,15 +139,3 @@ def test_a_diverged_training_is_recorded_and_writes_nothing(
     assert not Path("data/model").exists()
     (run,) = Path("home/tracking").glob("train-*")
     assert read_events(run)[-1]["status"] == "FAILED"
-
-
-def test_what_comes_before_a_long_run_writes_its_files_and_no_model(
-    workspace: Workspace, enter: Callable[[Path], None]
-):
-    enter(workspace("one", batch_size=16))
-    lr_range.main()
-    profile.main()
-    assert {path.name for path in Path("data/lr_range").iterdir()} == {"range.csv", "range.html"}
-    assert {path.name for path in Path("data/profile").iterdir()} == {"trace.json", "table.txt"}
-    assert not Path("data/model").exists()
-    assert not Path("home").exists()
