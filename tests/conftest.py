@@ -1,5 +1,6 @@
 """Fixtures that several parts share: a state directory, a real bundle, real images."""
 
+import copy
 import io
 import os
 import pwd
@@ -31,7 +32,7 @@ from tasks.bundle import (
     open_bundle,
     write_bundle,
 )
-from tasks.params import Settings
+from tasks.params import PARAMS_FILE, Settings, read_yaml
 from tasks.pixels import STATISTICS, fit, statistics
 from tasks.ports import free_port
 
@@ -120,6 +121,12 @@ def make_bundle(
 def digits_bundle(make_bundle: Callable[..., Bundle]) -> Bundle:
     """A real bundle, about 0.93 accurate: classes "0".."9", 8×8 pixels."""
     return make_bundle()
+
+
+@pytest.fixture
+def values() -> dict:
+    """Plain values of conf/params.yaml, to be changed."""
+    return copy.deepcopy(read_yaml(Path(__file__).parents[1] / PARAMS_FILE))
 
 
 @pytest.fixture(scope="session")
