@@ -2,6 +2,8 @@
 
 import base64
 import io
+import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,3 +98,32 @@ def decoded() -> Callable[[str], np.ndarray]:
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
     return decode
+
+
+@pytest.fixture
+def nothing_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISIONLOOP_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise AssertionError(f"network access: {args}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture
+def photos(tmp_path: Path, photo: Image.Image) -> Path:
+    """Four photographs of a cat, four of a dog, two files that are none, a copy."""
+    folder = tmp_path / "photos"
+    for label in ("cat", "dog"):
+        (folder / label).mkdir(parents=True)
+        for number in range(4):
+            turned = photo.rotate(90 * number + 45 * (label == "dog"))
+            turned.save(folder / label / f"{number}.png")
+    (folder / "cat/broken\nname.png").write_bytes(b"x")
+    (folder / "cat/empty.png").write_bytes(b"")
+    shutil.copy(folder / "cat/0.png", folder / "cat/again.png")
+    return folder

@@ -1,87 +1,16 @@
 import json
-import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from PIL import Image
-from ruamel.yaml import YAML
+from validating import check, expectations, pages, params_of
 
 from tasks.data.validate import validate
-from tasks.data.validation.expectations import FOLDER
-from tasks.data.validation.outcomes import Outcome
 from tasks.errors import ParamsError, ValidationFailed
-from tasks.params import check_params, read_yaml
-from tasks.schema import Params
 
-ROOT = Path(__file__).parents[2]
-EXPECTATIONS = ROOT / FOLDER
-
-
-def params_of(images: Path, **changes: Any) -> Params:
-    """The quickstart's params for another folder, with values of `validate` changed."""
-    values = read_yaml(ROOT / "conf/params.yaml")
-    values["ingest"]["sources"] = {"digits": {"path": str(images), "layout": "folders"}}
-    values["validate"] |= changes
-    return check_params(values)
-
-
-@pytest.fixture(autouse=True)
-def nothing_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISIONLOOP_HOME", str(tmp_path / "home"))
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object) -> None:
-        raise AssertionError(f"network access: {args}")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-
-
-@pytest.fixture
-def photos(tmp_path: Path, photo: Image.Image) -> Path:
-    """Four photographs of a cat, four of a dog, two files that are none, a copy."""
-    folder = tmp_path / "photos"
-    for label in ("cat", "dog"):
-        (folder / label).mkdir(parents=True)
-        for number in range(4):
-            turned = photo.rotate(90 * number + 45 * (label == "dog"))
-            turned.save(folder / label / f"{number}.png")
-    (folder / "cat/broken\nname.png").write_bytes(b"x")
-    (folder / "cat/empty.png").write_bytes(b"")
-    shutil.copy(folder / "cat/0.png", folder / "cat/again.png")
-    return folder
-
-
-def expectations(folder: Path, table: str, entries: list[dict[str, Any]]) -> Path:
-    """A copy of conf/expectations in which `table` has these entries."""
-    copy = Path(shutil.copytree(EXPECTATIONS, folder / "expectations", dirs_exist_ok=True))
-    YAML().dump({"expectations": entries}, copy / f"{table}.yaml")
-    return copy
-
-
-def check(
-    tables: dict[str, pd.DataFrame],
-    target: Path,
-    entries: list[dict[str, Any]] | None = None,
-    images: Path = Path("images"),
-    **changes: Any,
-) -> dict[str, list[Outcome]]:
-    """Validate tables by conf/expectations, or the only table by these entries."""
-    folder = EXPECTATIONS
-    if entries is not None:
-        folder = expectations(target.parent, next(iter(tables)), entries)
-    return validate(tables, params_of(images, **changes), target, folder)
-
-
-def pages(target: Path, table: str = "cleaned") -> str:
-    found = (target / "site").glob(f"validations/{table}/**/*.html")
-    return "".join(file.read_text() for file in found)
+pytestmark = pytest.mark.usefixtures("nothing_released", "no_network")
 
 
 def test_digits_pass_and_data_docs_are_built(
@@ -233,48 +162,6 @@ def test_a_class_dropped_as_a_whole_and_nothing_kept(
         check({"cleaned": cleaned}, tmp_path / "validation")
 
 
-def test_class_imbalance_is_largest_over_smallest(
-    digits_cleaned: pd.DataFrame, tmp_path: Path
-) -> None:
-    """183 threes, and of 174 eights all but 61 taken away: three to one."""
-    eights = digits_cleaned.index[digits_cleaned["label"] == "8"]
-    cleaned = digits_cleaned.drop(index=eights[61:])
-
-    def ask(limit: float) -> Outcome:
-        entry = {"type": "expect_class_imbalance_ratio_to_be_between",
-                 "kwargs": {"max_value": limit}, "severity": "info"}  # fmt: skip
-        return check({"cleaned": cleaned}, tmp_path / "v", [entry])["cleaned"][0]
-
-    assert ask(3.0).success
-    failed = ask(2.99)
-    assert not failed.success
-    assert failed.observed == "3: 183 images of '3', 61 of '8'"
-    assert {row["label"] for row in failed.rows} == {"8"}
-
-
-def test_share_of_duplicates_counts_the_named_flags_alone(
-    photos: Path, tmp_path: Path, cleaned_of: Callable[..., pd.DataFrame]
-) -> None:
-    table = {"cleaned": cleaned_of(photos).reset_index()}
-
-    def ask(flags: list[str], limit: float) -> bool:
-        entry = {"type": "expect_flagged_share_to_be_between", "severity": "warning",
-                 "kwargs": {"flags": flags, "max_value": limit}}  # fmt: skip
-        return check(table, tmp_path / "v", [entry], images=photos)["cleaned"][0].success
-
-    assert ask(["exact_duplicate"], 0.1)  # 1 of 11
-    assert not ask(["exact_duplicate"], 0.09)
-    assert not ask(["exact_duplicate", "unreadable"], 0.25)  # 3 of 11
-
-
-def test_a_table_without_flags_has_no_share_of_them(
-    digits_manifest: pd.DataFrame, tmp_path: Path
-) -> None:
-    entry = {"type": "expect_flagged_share_to_be_between", "kwargs": {"max_value": 1}}
-    with pytest.raises(ValidationFailed, match="observed: the table has no flags"):
-        check({"manifest": digits_manifest}, tmp_path / "v", [entry])
-
-
 @pytest.mark.parametrize("severity", ["warning", "info"])
 def test_a_warning_is_reported_and_the_run_goes_on(
     digits_cleaned: pd.DataFrame,
@@ -292,33 +179,6 @@ def test_a_warning_is_reported_and_the_run_goes_on(
     (result,) = json.loads((tmp_path / "v/result.json").read_text())["cleaned"]
     assert (result["severity"], result["success"]) == (severity, False)
     assert f"Severity {severity}: is reported." in pages(tmp_path / "v")
-
-
-def test_an_expectation_that_cannot_be_evaluated_fails(
-    digits_cleaned: pd.DataFrame, tmp_path: Path
-) -> None:
-    entry = {"type": "expect_column_values_to_be_between",
-             "kwargs": {"column": "label", "min_value": 3}}  # fmt: skip
-    with pytest.raises(ValidationFailed, match="observed: an error: "):
-        check({"cleaned": digits_cleaned}, tmp_path / "v", [entry])
-
-
-def test_any_expectation_of_the_gallery_can_be_added(
-    digits_cleaned: pd.DataFrame, tmp_path: Path
-) -> None:
-    entries: list[dict[str, Any]] = [
-        {"type": "expect_column_values_to_match_regex",
-         "kwargs": {"column": "path", "regex": r"^digits/\d/\d{4}\.png$"}},
-        {"type": "expect_column_mean_to_be_between",
-         "kwargs": {"column": "brightness", "min_value": 0.2, "max_value": 0.4}},
-        {"type": "expect_column_pair_values_to_be_equal",
-         "kwargs": {"column_A": "width", "column_B": "height"}},
-    ]  # fmt: skip
-    found = check({"cleaned": digits_cleaned}, tmp_path / "v", entries)["cleaned"]
-    assert [one.success for one in found] == [True, True, True]
-    entries[1]["kwargs"]["max_value"] = 0.3
-    with pytest.raises(ValidationFailed, match=r"expect_column_mean_to_be_between\(brightness\)"):
-        check({"cleaned": digits_cleaned}, tmp_path / "v", entries)
 
 
 def test_a_mistake_stops_before_anything_is_written(

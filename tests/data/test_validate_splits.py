@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from validating import params_of
 
 from tasks.data.split import assign
 from tasks.data.validate import validate
@@ -11,22 +12,11 @@ from tasks.data.validate_splits import joined
 from tasks.data.validation.expectations import FOLDER
 from tasks.data.validation.outcomes import Outcome
 from tasks.errors import ValidationFailed
-from tasks.params import check_params, read_yaml
-from tasks.schema import Params
 
 ROOT = Path(__file__).parents[2]
 
 
-def params_of(images: Path) -> Params:
-    """The quickstart's params for another folder."""
-    values = read_yaml(ROOT / "conf/params.yaml")
-    values["ingest"]["sources"] = {"digits": {"path": str(images), "layout": "folders"}}
-    return check_params(values)
-
-
-@pytest.fixture(autouse=True)
-def nothing_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISIONLOOP_HOME", str(tmp_path / "home"))
+pytestmark = pytest.mark.usefixtures("nothing_released")
 
 
 @pytest.fixture(scope="session")
