@@ -1,7 +1,10 @@
-"""Folders of images to shards, through our own steps."""
+"""Folders of images to parameters and shards, through our own steps."""
 
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
+from flows.init import propose
 from tasks.bundle import InputContract
 from tasks.data.clean import clean
 from tasks.data.digits import write_digits
@@ -11,7 +14,7 @@ from tasks.data.shards import Shards, open_shards
 from tasks.data.sources.folders import find_files
 from tasks.data.sources.found import Found
 from tasks.data.split import assign
-from tasks.params import load_params
+from tasks.params import check_params, load_params
 from tasks.schema import Params
 
 
@@ -27,6 +30,11 @@ def shards_of(found: list[Found], root: Path, params: Params, target: Path) -> S
     )
     prepare(splits, {"images": root}, contract, target)
     return open_shards(target)
+
+
+def proposed(images: Path) -> Params:
+    """The parameters that `visionloop init` writes for a folder of images."""
+    return check_params(YAML(typ="safe").load(propose([str(images)], None, None).text))
 
 
 def digits_shards(target: Path) -> Shards:

@@ -33,16 +33,12 @@ from onnxruntime.quantization import CalibrationDataReader, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from benchmarks._cifar import add_data_argument, class_folders
-from tasks.bundle import InputContract
+from benchmarks._shards import shards_of
 from tasks.compression.export import export
 from tasks.compression.quantize import Limits, draw, quantize
 from tasks.compression.runtime import open_session, run_logits
-from tasks.data.clean import clean
-from tasks.data.ingest import ingest
-from tasks.data.prepare import prepare
 from tasks.data.shards import Shards, ShardSplit, open_shards
 from tasks.data.sources.folders import find_split_files
-from tasks.data.split import assign
 from tasks.params import load_params
 from tasks.pixels import Pixels, crop
 from tasks.schema import Train
@@ -89,16 +85,9 @@ def _shards(data: Path, scratch: Path, target: Path) -> Shards:
     """CIFAR-10 through our own steps: `images` of its training set, and all of its test set."""
     if target.exists():
         return open_shards(target)
-    params, count = load_params(PRESET), int(target.name.rsplit("-", 1)[1])
     cifar = class_folders(data, scratch / "cifar").parent
-    images = _some(cifar, scratch / "images", count)
-    limit = params.ingest.max_pixels
-    manifest = ingest("images", find_split_files(images), limit).to_pandas()
-    cleaned = clean(manifest, params.clean)
-    splits = assign(cleaned.table, cleaned.pairs, params.split)
-    contract = InputContract(size=SIZE, resize="stretch", max_pixels=limit)
-    prepare(splits, {"images": images}, contract, target)
-    return open_shards(target)
+    images = _some(cifar, scratch / "images", int(target.name.rsplit("-", 1)[1]))
+    return shards_of(find_split_files(images), images, load_params(PRESET), target)
 
 
 def _some(cifar: Path, target: Path, count: int) -> Path:

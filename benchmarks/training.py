@@ -31,15 +31,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from ruamel.yaml import YAML
 from torch import Tensor, nn
 
 from benchmarks._cifar import add_data_argument, class_folders, some_images
-from benchmarks._shards import shards_of
-from flows.init import propose
+from benchmarks._shards import proposed, shards_of
 from tasks.data.sources.folders import find_split_files
 from tasks.evaluation.fold_scores import interval
-from tasks.params import check_params
 from tasks.schema import Params
 from tasks.training.loop import fit, predict
 from tasks.training.models import build, channel_moments, spec_for
@@ -86,7 +83,7 @@ def main() -> None:
 
 def ours(images: Path, seconds: float, seed: int) -> list[Point]:
     """Our curve; its last point is of the weights that training ends with."""
-    found, params = find_split_files(images), _proposed(images, seed)
+    found, params = find_split_files(images), _params(images, seed)
     snapshots: list[tuple[float, Weights]] = []
     with tempfile.TemporaryDirectory() as scratch:
         started = time.perf_counter()
@@ -125,8 +122,8 @@ def ours(images: Path, seconds: float, seed: int) -> list[Point]:
     return [*points, Point(taken, float(accuracy))]
 
 
-def _proposed(images: Path, seed: int) -> Params:
-    params = check_params(YAML(typ="safe").load(propose([str(images)], None, None).text))
+def _params(images: Path, seed: int) -> Params:
+    params = proposed(images)
     train = params.train.model_copy(update={"seed": seed, "device": "cpu"})
     return params.model_copy(update={"train": train})
 

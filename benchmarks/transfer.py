@@ -23,16 +23,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ruamel.yaml import YAML
 from sklearn.metrics import f1_score, recall_score
 
 from benchmarks._cifar import add_data_argument, class_folders, images_folder, some_images
-from benchmarks._shards import shards_of
-from flows.init import propose
+from benchmarks._shards import proposed, shards_of
 from tasks.data.shards import Shards
 from tasks.data.sources.folders import find_files
 from tasks.evaluation.fold_scores import interval
-from tasks.params import check_params
 from tasks.schema import Params, Train
 from tasks.training.loop import fit, predict
 from tasks.training.models import (
@@ -62,7 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         tiles = images_folder(arguments.tiles, scratch / "tiles")
-        params = _proposed(tiles)
+        params = proposed(tiles)
         weights = _pretrain(params, arguments, scratch)
         for seed in range(arguments.splits):
             shards = _split(tiles, params, scratch / str(seed), seed)
@@ -76,19 +73,15 @@ def main() -> None:
     _report(found)
 
 
-def _proposed(images: Path) -> Params:
-    return check_params(YAML(typ="safe").load(propose([str(images)], None, None).text))
-
-
 def _pretrain(params: Params, arguments: argparse.Namespace, scratch: Path) -> Path:
     """A directory with the weights of the tiles' network, trained on CIFAR-10."""
     train = class_folders(arguments.data, scratch / "cifar")
     images = some_images(train, scratch / "images", arguments.images)
-    proposed = _proposed(images)
+    own = proposed(images)
     same = {key: getattr(params.train, key) for key in ("architecture", "width", "depth")}
     changes = {**same, "epochs": arguments.pretrain_epochs, "patience": arguments.pretrain_epochs}
-    config = proposed.train.model_copy(update=changes)
-    shards = shards_of(find_files(images), images, proposed, scratch / "pretrain")
+    config = own.train.model_copy(update=changes)
+    shards = shards_of(find_files(images), images, own, scratch / "pretrain")
     model, spec = _trained(shards, config)
     predicted = predict(model, shards.split("test").images, spec).argmax(1)
     accuracy = (predicted == shards.split("test").labels).mean()
