@@ -26,9 +26,9 @@ def profile_steps(trainer: Trainer, target: Path) -> dict[str, float]:
 
     The phases are PHASES, those that took place, and `other`.
     """
-    if trainer.steps < _WARM + 2:
+    if trainer.batches.steps < _WARM + 2:
         raise TrainingError(
-            f"{trainer.steps} steps an epoch are too few to profile; lower train.batch_size"
+            f"{trainer.batches.steps} steps an epoch are too few to profile; lower train.batch_size"
         )
     steps = trainer.order(1)
     for batches, images in islice(steps, _WARM):

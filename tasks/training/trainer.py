@@ -63,7 +63,6 @@ class Trainer:
         self.spec, self.config = spec, config
         self.device = next(model.parameters()).device
         self.batches = EpochBatches(train, spec, config, self.device)
-        self.steps = self.batches.steps
         counts = class_counts(train.labels, len(spec.classes))
         self.class_weights = validation_weights(config.imbalance, counts)
         arrays = [train.hashes, train.labels, validation.hashes, validation.labels]
@@ -72,7 +71,7 @@ class Trainer:
         run = fingerprint(model, settings, arrays)
         self.checkpoints = Checkpoints(checkpoint, run, config.checkpoint_seconds)
         loss = loss or training_loss(config.imbalance, config.label_smoothing, counts)
-        self.learner = Learner(model, config, self.steps, loss)
+        self.learner = Learner(model, config, self.batches.steps, loss)
         self.watch = Watch(config, train.paths, self.device)
         self.on_step: Callable[[StepHealth], None] | None = None
         self.on_images: Callable[[int], None] | None = None
@@ -119,7 +118,11 @@ class Trainer:
         self.interval = Tally.of(state["interval"], self.device)
         if self.epoch.steps:
             self._random, self._good = state["random"], state["good"]
-        place = f", step {self.epoch.steps} of {self.steps} of the next" if self.epoch.steps else ""
+        place = (
+            f", step {self.epoch.steps} of {self.batches.steps} of the next"
+            if self.epoch.steps
+            else ""
+        )
         log.info(
             "went on from %s after epoch %d%s", self.checkpoints.path, len(self.history), place
         )
@@ -176,11 +179,11 @@ class Trainer:
         loss, norm = self.learner.update(prepared, len(batches), count, self.epoch.steps)
         for tally in (self.epoch, self.interval):
             tally.add(loss, norm, count)
-        where = f"epoch {len(self.history) + 1}, step {self.epoch.steps} of {self.steps}"
+        where = f"epoch {len(self.history) + 1}, step {self.epoch.steps} of {self.batches.steps}"
         self.watch.see(where, loss / count, norm, lr, batches)
         if self.on_images:
             self.on_images(count)
-        step = len(self.history) * self.steps + self.epoch.steps
+        step = len(self.history) * self.batches.steps + self.epoch.steps
         if step % self.config.log_steps == 0:
             self.watch.check_scale(where, self.learner.precision.scaler.get_scale())
             self._record(step, lr)
