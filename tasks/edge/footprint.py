@@ -34,14 +34,12 @@ def footprint(model: Path, threads: int, shape: tuple[int, ...]) -> Footprint:
 
 def _measure(model: str, threads: int, shape: tuple[int, ...]) -> Footprint:
     import numpy as np
-    import onnxruntime
+
+    from tasks.compression.runtime import open_session
 
     images = np.zeros(shape, np.uint8)
     libraries = _resident()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = open_session(Path(model), threads)
     loaded = _resident() - libraries
     for _ in range(_RUNS):
         session.run(None, {"images": images})

@@ -16,6 +16,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tasks.compression.runtime import open_session
+
 Precision = Literal["int8", "float32"]
 
 _SHAPES = ((256, 1024, 1024), (512, 512, 512))  # rows, depth, columns of the products tried
@@ -67,8 +69,6 @@ def _product(
     precision: Precision, rows: int, depth: int, columns: int, threads: int
 ) -> Callable[[], object]:
     """A product with constant weights in ONNX Runtime: uint8 × int8, or float32."""
-    import onnxruntime
-
     random = np.random.default_rng(0)
     left = random.integers(0, 256, (rows, depth), np.uint8)
     right = random.integers(-127, 128, (depth, columns), np.int8)
@@ -89,11 +89,7 @@ def _product(
         [numpy_helper.from_array(given[1], "b")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = open_session(model.SerializeToString(), threads)
     return lambda: session.run(None, {"a": given[0]})
 
 

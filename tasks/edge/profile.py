@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.compression.runtime import open_session
 from tasks.edge.footprint import Footprint, footprint
 from tasks.edge.machine import Machine, measure_machine
 from tasks.edge.operators import INPUT, Operator, operators
@@ -127,7 +128,7 @@ def profile(model: Path, threads: int, batch: int, runs: int) -> Profile:
     Takes some seconds. Raises BundleError when ONNX Runtime cannot run the file.
     """
     try:
-        session = _open(model, threads)
+        session = open_session(model, threads)
         sides = session.get_inputs()[0].shape[1:]
         images = np.random.default_rng(0).integers(0, 256, (batch, *sides), np.uint8)
         seconds = _seconds(lambda: session.run(None, {INPUT: images}), runs)
@@ -154,15 +155,6 @@ def _working_set(nodes: list[Operator]) -> int:
     """Bytes that are touched again in each run: all constants, and the largest activations."""
     constants = sum(node.weight_bytes for node in nodes)
     return constants + max(node.moved_bytes - node.weight_bytes for node in nodes)
-
-
-def _open(model: Path, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
 def _seconds(run: Callable[[], object], runs: int) -> list[float]:
