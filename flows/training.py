@@ -101,9 +101,11 @@ def show_batch_sizes(found: BatchSizes, console: Console) -> None:
     for one in found.tried:
         if one.reason is not None:
             console.print(f"{one.images:,}: {one.reason}", style="yellow", markup=False)
+    all_fit = found.tried == found.fitting
+    limit = " (the training split allows no larger one)" if all_fit else ""
     console.print(
-        f"the largest that fits is {found.largest or 'below 8'}, the fastest {found.fastest}; "
-        f"train.batch_size is {found.current}",
+        f"the largest that fits is {found.largest or 'below 8'}{limit}, the fastest "
+        f"{found.fastest}; train.batch_size is {found.current}",
         markup=False,
     )
 
