@@ -34,8 +34,10 @@ def scores_of_fold(
     return {"loss": float(loss), **overall, **worst, **recalls}
 
 
-def interval(values: Sequence[float], confidence: float) -> Interval:
-    """Student's t interval of the mean, over the values that are not NaN.
+def interval(
+    values: Sequence[float], confidence: float, least: float = -math.inf, most: float = math.inf
+) -> Interval:
+    """Student's t interval of the mean, over the values that are not NaN, within least and most.
 
     The folds share training images, so their scores are not independent and the interval is
     approximate, often too narrow (Bengio & Grandvalet 2004, "No unbiased estimator of the
@@ -48,4 +50,5 @@ def interval(values: Sequence[float], confidence: float) -> Interval:
         return Interval(float(known.mean()) if len(known) else math.nan, math.nan, math.nan)
     error = float(known.std(ddof=1) / np.sqrt(len(known)))
     reach = float(t.ppf((1 + confidence) / 2, len(known) - 1)) * error
-    return Interval(float(known.mean()), float(known.mean()) - reach, float(known.mean()) + reach)
+    mean = float(known.mean())
+    return Interval(mean, max(least, mean - reach), min(most, mean + reach))

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,10 @@ def cross_validate(
     """
     trained = [_train(fold, config, shards, settings, key) for fold in folds(shards)]
     names = list(trained[0].scores)
-    found = {name: interval([one.scores[name] for one in trained], confidence) for name in names}
+    found = {}
+    for name in names:
+        most = math.inf if name == "loss" else 1.0  # all others are shares
+        found[name] = interval([one.scores[name] for one in trained], confidence, 0.0, most)
     probabilities = np.concatenate([one.probabilities for one in trained])
     labels = np.concatenate([one.fold.held_out.labels for one in trained])
     pooled = scores_of_fold(probabilities, labels, shards.classes)

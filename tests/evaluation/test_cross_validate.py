@@ -188,6 +188,12 @@ def test_images_with_a_margin_give_their_middle(workspace: Workspace):
             np.testing.assert_array_equal(split.images[2], wanted[2])
 
 
+def test_the_interval_of_a_share_ends_at_all_of_it():
+    found = interval([1.0, 0.9, 1.0], 0.95, 0.0, 1.0)
+    assert found.high == 1.0
+    assert found.low == pytest.approx(interval([1.0, 0.9, 1.0], 0.95).low)
+
+
 def test_the_interval_is_students():
     """By hand: 0.924 ± 2.776445 · 0.0260768 / √5; the fold without a value does not count."""
     found = interval([0.9, 0.92, 0.94, 0.9, 0.96, float("nan")], 0.95)
