@@ -5,6 +5,7 @@ while the loss is watched. Gives range.csv and range.html (a plot). No model is 
 """
 
 import csv
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -98,8 +99,15 @@ def write(result: RangeTest, folder: Path) -> None:
     figure = Figure(Scatter(x=result.rates, y=result.losses, mode="lines"))
     figure.update_xaxes(type="log", title="learning rate")
     figure.update_yaxes(title="loss, smoothed (nats per image)")
-    figure.add_vline(result.steepest, annotation_text="falls fastest", line_dash="dot")
-    figure.add_vline(result.highest, annotation_text="a third of the lowest", line_dash="dash")
+    for rate, text, dash, side in (
+        (result.steepest, "falls fastest", "dot", "right"),
+        (result.highest, "a third of the lowest's", "dash", "left"),
+    ):
+        figure.add_vline(rate, line_dash=dash)
+        # A mark of add_vline would stand at 10^rate, and both beside each other.
+        figure.add_annotation(
+            x=math.log10(rate), y=1, yref="paper", text=text, xanchor=side, showarrow=False
+        )
     write_text(folder / PAGE, figure.to_html(include_plotlyjs=True))
 
 
