@@ -50,7 +50,8 @@ def write_page(path: Path, results: Results) -> None:
     figure.add_trace(_table(results), row=2, col=1)
     figure.update_xaxes(title="latency at batch 1, ms (median)", rangemode="tozero")
     figure.update_yaxes(title="validation accuracy")
-    figure.update_layout(title=f"Candidates: {results.chosen} chosen", height=900)
+    rows = len(results.candidates) + len(results.failed)
+    figure.update_layout(title=f"Candidates: {results.chosen} chosen", height=900 + 50 * rows)
     write_text(path, figure.to_html(include_plotlyjs=True, div_id="pareto"))
 
 
@@ -125,4 +126,6 @@ def _table(results: Results) -> Any:
 
     headings, *rows = table(results.candidates, results.failed)
     columns = list(zip(*rows, strict=True))
-    return graph_objects.Table(header={"values": headings}, cells={"values": columns})
+    widths = [3, *[1.5] * (len(headings) - 2), 7]  # the verdict is a sentence
+    cells = {"values": columns, "align": ["left", *["right"] * (len(headings) - 2), "left"]}
+    return graph_objects.Table(header={"values": headings}, cells=cells, columnwidth=widths)
