@@ -126,6 +126,6 @@ def _table(results: Results) -> Any:
 
     headings, *rows = table(results.candidates, results.failed)
     columns = list(zip(*rows, strict=True))
-    widths = [3, *[1.5] * (len(headings) - 2), 7]  # the verdict is a sentence
+    widths = [3, *[1.8] * (len(headings) - 2), 7]  # the verdict is a sentence
     cells = {"values": columns, "align": ["left", *["right"] * (len(headings) - 2), "left"]}
     return graph_objects.Table(header={"values": headings}, cells=cells, columnwidth=widths)
