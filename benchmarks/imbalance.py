@@ -1,14 +1,15 @@
 """Remedies for classes of unequal size against plain cross-entropy: macro-F1 and worst recall.
 
 python -m benchmarks.imbalance [--data CIFAR10.tar.gz | FOLDER] [--tiles TILES.tar.gz | FOLDER]
-    [--seeds N] [--epochs N] [--largest N] [--test-images N] [--only NAME ...]
+    [--seeds N] [--epochs N] [--largest N] [--test-images N] [--sets NAME ...] [--only NAME ...]
 
-Two sets, through our own steps (ingest, clean, split, prepare): magnetic-tile surface defects,
-1,344 images of six classes, 32 to 952 each, 64², every seed another split; and a long-tailed
-CIFAR-10, whose classes go from --largest images down to a hundredth of it (Cui et al. 2019),
-every seed other images, tested on as many of every class. Every remedy starts from the same
-weights and is shown as many images, so over- and undersampling take fewer or more epochs. The
-epoch that is kept is chosen on validation images, which are as unequal as the training images.
+Two sets, through our own steps (ingest, clean, split, prepare) and by the recipe that `visionloop
+init` proposes for each: magnetic-tile surface defects, 1,344 images of six classes, 32 to 952 each,
+64², every seed another split; and a long-tailed CIFAR-10, whose classes go from --largest images
+down to a hundredth of it (Cui et al. 2019), every seed other images, tested on as many of every
+class. Every remedy starts from the same weights and is shown as many images, so over- and
+undersampling take fewer or more epochs. The epoch that is kept is chosen on validation images,
+which are as unequal as the training images.
 
 The JSON: `ours` and `peer` are the macro-F1 of the best remedy (over both sets) and of plain
 cross-entropy, the means over sets and seeds; `sets` has all figures.
@@ -18,7 +19,6 @@ import argparse
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,19 +28,25 @@ import torch
 from sklearn.metrics import f1_score, recall_score
 
 from benchmarks._cifar import add_data_argument, class_folders, images_folder
-from benchmarks._shards import shards_of
+from benchmarks._shards import proposed, shards_of
 from tasks.data.shards import Shards
 from tasks.data.sources.folders import find_files, find_split_files
-from tasks.params import load_params
-from tasks.schema import Imbalance, Train
+from tasks.schema import Imbalance, Params, Train
 from tasks.training.loop import fit, predict
 from tasks.training.models import build, channel_moments, spec_for
 from tasks.training.sampling import EpochOrder
 
 TILES = Path("../shared/datasets/magnetic-tile.tar.gz")
-PRESET = Path("conf/presets/small.yaml")
+TILE_SET, CIFAR_SET = "magnetic-tile", "long-tailed-cifar"
+SETS = (TILE_SET, CIFAR_SET)
 RATIO = 100
 PLAIN = "cross-entropy"
+OFF: dict[str, object] = {  # what a remedy starts from, whatever the recipe has
+    "sampling": "none",
+    "class_weights": "none",
+    "focal_gamma": 0.0,
+    "logit_adjustment": 0.0,
+}
 REMEDIES: dict[str, dict[str, object]] = {
     PLAIN: {},
     "oversampling": {"sampling": "oversample"},
@@ -72,26 +78,34 @@ def main() -> None:
         cifar = class_folders(arguments.data, scratch / "cifar").parent
         tiles = images_folder(arguments.tiles, scratch / "tiles")
         for seed in range(arguments.seeds):
-            for title, shards in _sets(cifar, tiles, scratch / str(seed), seed, sizes):
+            for title in arguments.sets:
+                place = scratch / f"{title}-{seed}"
+                if title == TILE_SET:
+                    params, shards = _tiles(tiles, place, seed)
+                else:
+                    params, shards = _long_tailed(cifar, place, seed, sizes)
                 for remedy in arguments.only:
-                    scores = _scores(shards, REMEDIES[remedy], seed, sizes.epochs)
+                    train = _config(params.train, shards, REMEDIES[remedy], seed, sizes.epochs)
+                    scores = _scores(shards, train)
                     found.setdefault(title, {}).setdefault(remedy, []).append(scores)
+                    print(f"seed {seed}, {title}, {remedy}: {scores}", flush=True)
     _report(found)
 
 
-def _sets(
-    cifar: Path, tiles: Path, scratch: Path, seed: int, sizes: Sizes
-) -> Iterator[tuple[str, Shards]]:
-    own = {"split.seed": seed, "prepare.resize": "letterbox"}
-    params = load_params(PRESET, own | {"prepare.size": 64})
-    yield "magnetic-tile", shards_of(find_files(tiles), tiles, params, scratch / "tiles")
-    tailed = _long_tailed(cifar, scratch / "images", seed, sizes)
-    params = load_params(PRESET, own | {"prepare.size": 32})
-    found = find_split_files(tailed)
-    yield "long-tailed CIFAR-10", shards_of(found, tailed, params, scratch / "cifar")
+def _tiles(tiles: Path, target: Path, seed: int) -> tuple[Params, Shards]:
+    params = proposed(tiles)
+    split = params.split.model_copy(update={"seed": seed})
+    params = params.model_copy(update={"split": split})
+    return params, shards_of(find_files(tiles), tiles, params, target)
 
 
-def _long_tailed(cifar: Path, target: Path, seed: int, sizes: Sizes) -> Path:
+def _long_tailed(cifar: Path, target: Path, seed: int, sizes: Sizes) -> tuple[Params, Shards]:
+    images = _long_tailed_images(cifar, target / "images", seed, sizes)
+    params = proposed(images)
+    return params, shards_of(find_split_files(images), images, params, target / "shards")
+
+
+def _long_tailed_images(cifar: Path, target: Path, seed: int, sizes: Sizes) -> Path:
     """Copies as split folders: n_c = largest · RATIO^(−c/(C−1)) to train on, all alike to test.
 
     Validation has a fifth as many of each class as training, two or more.
@@ -117,11 +131,10 @@ def _some(folder: Path, count: int, generator: np.random.Generator) -> list[Path
     return [files[number] for number in generator.permutation(len(files))[:count]]
 
 
-def _scores(shards: Shards, remedy: dict[str, object], seed: int, epochs: int) -> Scores:
-    config = _config(shards, remedy, seed, epochs)
+def _scores(shards: Shards, config: Train) -> Scores:
     train, validation, test = (shards.split(name) for name in ("train", "validation", "test"))
     spec = spec_for(shards, config, channel_moments(train.images))
-    torch.manual_seed(seed)
+    torch.manual_seed(config.seed)
     model = build(spec)
     fit(model, train, validation, spec, config)
     predicted = predict(model, test.images, spec).argmax(1)
@@ -129,15 +142,16 @@ def _scores(shards: Shards, remedy: dict[str, object], seed: int, epochs: int) -
     return float(f1_score(test.labels, predicted, average="macro")), float(recalls.min())
 
 
-def _config(shards: Shards, remedy: dict[str, object], seed: int, epochs: int) -> Train:
-    """The preset with the remedy, and as many epochs as show as many images as without it."""
+def _config(
+    recipe: Train, shards: Shards, remedy: dict[str, object], seed: int, epochs: int
+) -> Train:
+    """The recipe with the remedy, and as many epochs as show as many images as without it."""
     train = shards.split("train")
-    values: dict[str, Any] = load_params(PRESET).train.model_dump()
-    imbalance = Imbalance.model_validate(values["imbalance"] | remedy)
+    values: dict[str, Any] = recipe.model_dump()
+    imbalance = Imbalance.model_validate(values["imbalance"] | OFF | remedy)
     shown = len(EpochOrder(train.labels, imbalance.sampling, train.weights))
     same = max(1, round(epochs * len(train) / shown))
     values |= {"imbalance": imbalance.model_dump(), "seed": seed, "epochs": same, "patience": same}
-    values["augment"] |= {"flip": True}
     return Train.model_validate(values)
 
 
@@ -170,6 +184,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=30, help="of plain cross-entropy")
     parser.add_argument("--largest", type=int, default=2_000, help="images of CIFAR's first class")
     parser.add_argument("--test-images", type=int, default=10_000, help="of CIFAR, all classes")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--only", nargs="+", choices=REMEDIES, default=list(REMEDIES))
     arguments = parser.parse_args()
     if PLAIN not in arguments.only:
