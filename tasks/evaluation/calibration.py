@@ -1,4 +1,4 @@
-"""Do the probabilities mean what they say? Measures it, mends it, folds the mend into the graph.
+"""Makes the probabilities mean what they say, and folds the mend into the graph.
 
 Temperature scaling (Guo et al. 2017, "On Calibration of Modern Neural Networks") divides
 the logits by one number fitted on validation images: it never changes the predicted class.
@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from tasks.errors import CompressionError
-from tasks.evaluation.metrics import Floats, Ints
 from tasks.files import atomic_write
+from tasks.metrics.classification import Floats, Ints
+from tasks.metrics.reliability import Logits, logsumexp
 
 # Beyond these the likelihood has no minimum worth the name: see `fit_temperature`.
 LOWEST, HIGHEST = 0.05, 20.0
-
-Logits = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -26,32 +24,6 @@ class Temperature:
 
     value: float
     note: str | None = None
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """Bins of equal mass, by rising confidence: each float64 [B]."""
-
-    confidence: Floats
-    accuracy: Floats
-    images: npt.NDArray[np.int64]
-
-    @property
-    def error(self) -> float:
-        """Expected calibration error: the mean gap of accuracy and confidence, in 0..1."""
-        gaps = np.abs(self.confidence - self.accuracy)
-        return float(np.average(gaps, weights=self.images))
-
-
-def softmax(logits: Logits, temperature: float = 1.0) -> Floats:
-    """Probabilities float64 N×C of logits N×C divided by the temperature."""
-    return np.exp(_log_softmax(logits.astype(np.float64) / temperature))
-
-
-def negative_log_likelihood(logits: Logits, labels: Ints, temperature: float = 1.0) -> float:
-    """Mean of -log p(label), in nats."""
-    logarithms = _log_softmax(logits.astype(np.float64) / temperature)
-    return float(-logarithms[np.arange(len(labels)), labels].mean())
 
 
 def fit_temperature(logits: Logits, labels: Ints) -> Temperature:
@@ -78,23 +50,6 @@ def fit_temperature(logits: Logits, labels: Ints) -> Temperature:
             "temperature: their labels were softened (Platt 1999).",
         )
     return Temperature(value)
-
-
-def reliability(probabilities: Floats, labels: Ints, bins: int) -> Reliability:
-    """Accuracy against confidence in `bins` bins of equal mass (fewer when N < bins).
-
-    Images of equal confidence share their accuracy, so their order does not matter.
-    """
-    confidence = probabilities.max(1)
-    levels, inverse, counts = np.unique(confidence, return_inverse=True, return_counts=True)
-    right = np.bincount(inverse, probabilities.argmax(1) == labels, len(levels)) / counts
-    order = np.argsort(confidence, kind="stable")
-    parts = np.array_split(order, min(bins, len(order)))
-    return Reliability(
-        confidence=np.array([confidence[part].mean() for part in parts]),
-        accuracy=np.array([right[inverse[part]].mean() for part in parts]),
-        images=np.array([len(part) for part in parts]),
-    )
 
 
 def fold_temperature(source: Path, temperature: float, target: Path) -> None:
@@ -136,7 +91,7 @@ def _minimise(logits: Floats, labels: Ints, softness: float) -> tuple[float, flo
 
     def objective(log_temperature: float) -> float:
         scaled = logits / np.exp(log_temperature)
-        return float((_logsumexp(scaled) - target / np.exp(log_temperature)).mean())
+        return float((logsumexp(scaled) - target / np.exp(log_temperature)).mean())
 
     result = minimize_scalar(
         objective,
@@ -145,12 +100,3 @@ def _minimise(logits: Floats, labels: Ints, softness: float) -> tuple[float, flo
         options={"xatol": 1e-8},
     )
     return float(np.exp(result.x)), objective(0.0) - float(result.fun)
-
-
-def _logsumexp(values: Floats) -> Floats:
-    highest = values.max(1)
-    return np.asarray(highest + np.log(np.exp(values - highest[:, None]).sum(1)))
-
-
-def _log_softmax(values: Floats) -> Floats:
-    return values - _logsumexp(values)[:, None]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.evaluation.bootstrap import paired_difference
-from tasks.evaluation.metrics import Ints, recall_by_class
+from tasks.metrics.bootstrap import paired_difference
+from tasks.metrics.classification import Ints, recall_by_class
 from tasks.schema import Gate
 
 __all__ = ["Comparison", "compare", "paired_difference", "recall_by_class"]

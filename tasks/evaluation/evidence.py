@@ -14,20 +14,18 @@ import numpy.typing as npt
 
 from tasks.data.shards import Shards, ShardSplit
 from tasks.errors import CompressionError, DataError
-from tasks.evaluation.bootstrap import ScoredIntervals, paired_difference, score_intervals
-from tasks.evaluation.calibration import (
+from tasks.evaluation.calibration import Temperature, fit_temperature, fold_temperature
+from tasks.evaluation.candidates import Candidates
+from tasks.evaluation.graph import run_graph
+from tasks.metrics.bootstrap import ScoredIntervals, paired_difference, score_intervals
+from tasks.metrics.classification import Bools, Floats, Ints, confusion_matrix
+from tasks.metrics.reliability import (
     Logits,
     Reliability,
-    Temperature,
-    fit_temperature,
-    fold_temperature,
     negative_log_likelihood,
     reliability,
     softmax,
 )
-from tasks.evaluation.candidates import Candidates
-from tasks.evaluation.graph import run_graph
-from tasks.evaluation.metrics import Bools, Floats, Ints, confusion_matrix
 from tasks.pixels import STATISTICS
 from tasks.schema import Evaluate
 

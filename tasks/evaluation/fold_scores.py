@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tasks.evaluation.metrics import OVERALL, confusion_matrix, scores_of
+from tasks.metrics.classification import OVERALL, confusion_matrix, scores_of
 
 
 class Interval(NamedTuple):

@@ -4,7 +4,7 @@ import math
 
 from markupsafe import Markup
 
-from tasks.evaluation.calibration import Reliability
+from tasks.metrics.reliability import Reliability
 from tasks.pages.charts import Series, chart
 
 

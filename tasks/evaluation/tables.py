@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.bundle import BundleInfo
-from tasks.evaluation.bootstrap import ScoredIntervals
 from tasks.evaluation.evidence import Evidence, Measured
-from tasks.evaluation.metrics import OVERALL
+from tasks.metrics.bootstrap import ScoredIntervals
+from tasks.metrics.classification import OVERALL
 
 Names = list[str] | tuple[str, ...]
 _TITLES = {

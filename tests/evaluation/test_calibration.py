@@ -7,14 +7,8 @@ import pytest
 import torch
 
 from tasks.errors import CompressionError
-from tasks.evaluation.calibration import (
-    LOWEST,
-    fit_temperature,
-    fold_temperature,
-    negative_log_likelihood,
-    reliability,
-    softmax,
-)
+from tasks.evaluation.calibration import LOWEST, fit_temperature, fold_temperature
+from tasks.metrics.reliability import negative_log_likelihood, reliability, softmax
 
 
 def overconfident(n: int = 6000, temperature: float = 2.5, seed: int = 0):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from tasks.evaluation.bootstrap import paired_difference, score_intervals
-from tasks.evaluation.metrics import confusion_matrix, recall_by_class, scores_of
+from tasks.metrics.bootstrap import paired_difference, score_intervals
+from tasks.metrics.classification import confusion_matrix, recall_by_class, scores_of
 
 
 def predictions(n: int, n_classes: int, accuracy: float, seed: int = 0):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tasks.evaluation.metrics import OVERALL, Bools, Floats, Ints, Scores, scores, scores_of
+from tasks.metrics.classification import OVERALL, Bools, Floats, Ints, Scores, scores, scores_of
 
 Counts = npt.NDArray[np.int64]
 

@@ -1,0 +1,1 @@
+"""Scores of predictions with their intervals, and whether probabilities mean what they say."""
