@@ -99,7 +99,7 @@ def _networks(
         for method in (OURS, MAGNITUDE):
             settings = _settings(params, method, strength, epochs)
             place = scratch / f"{train.seed}-{method}-{strength}.pt"
-            slim = prune(wide, spec, data.splits, train, settings, place, RUNS)
+            slim = prune(wide, spec, data.splits, train, settings, strength, place, RUNS)
             networks[method, strength] = slim, spec
         narrow = spec.model_copy(update={"width": round(spec.width * (1 - strength))})
         alone = _trained(data, narrow, _train(train.seed, 2 * epochs))
@@ -110,7 +110,7 @@ def _networks(
 
 def _settings(params: Params, method: str, strength: float, epochs: int) -> tuple[Prune, Distil]:
     """Ours is the preset with as much fine-tuning as the peers; the peer hears labels only."""
-    common = {"ratio": strength, "epochs": epochs, "lr": params.train.lr}
+    common = {"ratios": [strength], "epochs": epochs, "lr": params.train.lr}
     labels_only = {"importance": "magnitude", "scope": "layer", "target": "channels", "steps": 1}
     pruning = params.compress.prune.model_copy(
         update=common if method == OURS else common | labels_only

@@ -105,7 +105,7 @@ def _train(found: Survey, preset: Mapping[str, Any]) -> Changes:
         "train.epochs": (epochs, f"for {found.images:,} images; early stopping may end sooner"),
         **_augment(found),
         "tune.epochs": (min(preset["tune"]["epochs"], tuning), None),
-        "compress.distil.width": (max(8, width // 2), None),
+        "compress.distil.widths": ([max(8, width // 2)], None),
         "compress.distil.epochs": (epochs, None),
         "compress.prune.epochs": (max(4, epochs // 3), None),
     }

@@ -1,169 +1,86 @@
-"""Builds every candidate: float networks by three techniques, and an int8 graph of each.
+"""Builds the candidates of one network: its float graph, its int8 graph, each on every runtime.
 
 Each ONNX file is run over all validation images in batches of 1, 2, 7 and 64 and compared
-with the PyTorch network it was made from. What cannot be built is a `Failure` with its
+with the PyTorch network it was made from. What cannot be built is an `Absent` with its
 reason, never a gap.
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 
-from tasks.compression.candidates import Candidate, Failure
-from tasks.compression.distil import distil
+from tasks.compression.accuracy import accuracy_of
+from tasks.compression.candidates import Absent, Candidate
+from tasks.compression.context import Context
 from tasks.compression.export import export
-from tasks.compression.prune import prune
-from tasks.compression.quantize import Limits, draw, quantize
-from tasks.compression.runtime import Floats, open_session, run_logits
+from tasks.compression.networks import FP32, Plan
+from tasks.compression.quantize import Limits, quantize
+from tasks.compression.runtime import Floats, in_batches
 from tasks.compression.storage import store
 from tasks.compression.targets import count_parameters
-from tasks.data.shards import ShardSplit
 from tasks.errors import CompressionError
-from tasks.schema import Budget, Compress, Storage, Train
+from tasks.metrics.reliability import softmax
+from tasks.runtime import RuntimeName, available, open_model
+from tasks.schema import Storage
 from tasks.training.loop import predict
 from tasks.training.models import Classifier, ModelSpec
 
-FP32 = "fp32"
 PARITY = 1e-3  # largest probability difference a float export may show
 _BATCHES = (1, 2, 7, 64)
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Context:
-    """What candidates are made of. `folder` takes the ONNX files, `work` the checkpoints.
-
-    `mentor` is the ensemble that the distilled student learns from, if there is one; `soup` the
-    network of averaged weights, which is a candidate of its own. Of `budget`, int8 keeps accuracy
-    and agreement by layers that go back to float; without one all layers are int8.
-    """
-
-    teacher: Classifier
-    spec: ModelSpec
-    train: ShardSplit
-    validation: ShardSplit
-    training: Train
-    params: Compress
-    folder: Path
-    work: Path
-    mentor: Classifier | None = None
-    soup: "Network | None" = None
-    budget: Budget | None = None
-
-    @cached_property
-    def wanted(self) -> Floats:
-        """Validation logits of the fp32 PyTorch model."""
-        return predict(self.teacher, self.validation.images, self.spec)
-
-    @property
-    def splits(self) -> tuple[ShardSplit, ShardSplit]:
-        """Training and validation."""
-        return self.train, self.validation
+def build(context: Context, plan: Plan) -> list[Candidate | Absent]:
+    """The float candidates of a network and what follows from them, or why there are none."""
+    return list(_family(context, plan))
 
 
-Network = tuple[Classifier, ModelSpec]
-
-
-def build_all(context: Context) -> tuple[list[Candidate], list[Failure]]:
-    """Every candidate, in a fixed order; raises CompressionError when fp32 itself fails."""
-    _warn_of_missing_classes(context)
-    candidates: list[Candidate] = []
-    failed: list[Failure] = []
-    soup = context.soup
-    networks = _NETWORKS if soup is None else {**_NETWORKS, "soup": ("model soup", lambda _: soup)}
-    for name, (technique, make) in networks.items():
-        for result in _family(context, name, technique, make):
-            (candidates if isinstance(result, Candidate) else failed).append(result)  # type: ignore[arg-type]
-        if name == FP32:
-            _require_fp32(candidates, failed)
-    return candidates, failed
-
-
-def softmax(logits: Floats) -> Floats:
-    """Probabilities float32 N×C."""
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
-
-
-def _fp32(context: Context) -> Network:
-    return context.teacher, context.spec
-
-
-def _distilled(context: Context) -> Network:
-    params = context.params.distil
-    checkpoint = context.work / "distilled.pt"
-    teacher = context.mentor or context.teacher
-    return distil(teacher, context.spec, context.splits, context.training, params, checkpoint)
-
-
-def _pruned(context: Context) -> Network:
-    params, checkpoint = context.params, context.work / "pruned.pt"
-    model = prune(
-        context.teacher,
-        context.spec,
-        context.splits,
-        context.training,
-        (params.prune, params.distil),
-        checkpoint,
-        params.latency_runs,
-    )
-    return model, context.spec
-
-
-_NETWORKS: dict[str, tuple[str, Callable[[Context], Network]]] = {
-    FP32: ("float32", _fp32),
-    "distilled": ("knowledge distillation", _distilled),
-    "pruned": ("structured pruning", _pruned),
-}
-
-
-def _family(
-    context: Context, name: str, technique: str, make: Callable[[Context], Network]
-) -> Iterator[Candidate | Failure]:
-    """The float candidate and its int8 graph, or why there is none."""
+def _family(context: Context, plan: Plan) -> Iterator[Candidate | Absent]:
+    name, technique = plan.name, plan.technique
     int8 = f"{technique}, static int8" if name != FP32 else "static int8"
     try:
-        model, spec = make(context)
+        model, spec = plan.make(context)
         logits = predict(model, context.validation.images, spec)
-        parent = _float(context, name, technique, model, spec, logits)
-        yield parent
-        if parent.verdict == "rejected":
-            yield Failure(name=f"{name}-int8", technique=int8, reason=f"{name}: {parent.reason}")
-            return
+        parent, *others = _float(context, plan, model, spec, logits)
     except Exception as error:
-        yield _failure(name, technique, error)
-        yield Failure(name=f"{name}-int8", technique=int8, reason=f"{name} could not be built")
+        yield _absent(name, technique, error)
+        yield Absent(name=f"{name}-int8", technique=int8, reason=f"{name} could not be built")
+        return
+    yield from (parent, *others)
+    if parent.verdict == "rejected":
+        yield Absent(name=f"{name}-int8", technique=int8, reason=f"{name}: {parent.reason}")
         return
     try:
-        yield _int8(context, parent, int8, logits)
+        yield from _int8(context, parent, int8, logits)
     except Exception as error:
-        yield _failure(f"{name}-int8", int8, error)
+        yield _absent(f"{name}-int8", int8, error)
     for kind in context.params.quantize.weights_only:
         stored = f"{technique}, weights stored as {kind}"
         try:
-            yield _stored(context, parent, stored, kind, logits)
+            yield from _stored(context, parent, stored, kind, logits)
         except Exception as error:
-            yield _failure(f"{name}-{kind}-weights", stored, error)
+            yield _absent(f"{name}-{kind}-weights", stored, error)
 
 
-def _failure(name: str, technique: str, error: Exception) -> Failure:
+def _absent(name: str, technique: str, error: Exception) -> Absent:
     """The row of a candidate that could not be built; a full disk ends the step instead."""
     if isinstance(error, OSError):
         raise error
     log.warning("%s could not be built", name, exc_info=not isinstance(error, CompressionError))
     lines = str(error).strip().splitlines() or [""]
-    return Failure(name=name, technique=technique, reason=f"{type(error).__name__}: {lines[0]}")
+    return Absent(name=name, technique=technique, reason=f"{type(error).__name__}: {lines[0]}")
 
 
 def _float(
-    context: Context, name: str, technique: str, model: Classifier, spec: ModelSpec, logits: Floats
-) -> Candidate:
-    export(model, spec, context.folder / f"{name}.onnx")
-    candidate = _checked(context, name, technique, None, count_parameters(model), logits)
+    context: Context, plan: Plan, model: Classifier, spec: ModelSpec, logits: Floats
+) -> list[Candidate]:
+    export(model, spec, context.folder / f"{plan.name}.onnx")
+    made = _checked(context, plan.name, plan.technique, None, count_parameters(model), logits)
+    return [_like_its_network(candidate) for candidate in made]
+
+
+def _like_its_network(candidate: Candidate) -> Candidate:
     difference = candidate.parity_max_difference
     # Written so that a difference of NaN is refused too.
     if not difference <= PARITY:
@@ -172,7 +89,7 @@ def _float(
     return candidate
 
 
-def _int8(context: Context, parent: Candidate, technique: str, logits: Floats) -> Candidate:
+def _int8(context: Context, parent: Candidate, technique: str, logits: Floats) -> list[Candidate]:
     name, settings = f"{parent.name}-int8", context.params.quantize
     done = quantize(
         context.folder / parent.file,
@@ -183,23 +100,8 @@ def _int8(context: Context, parent: Candidate, technique: str, logits: Floats) -
         settings.ranges,
         _limits(context, parent),
     )
-    candidate = _checked(context, name, technique, parent.name, parent.parameters, logits)
-    return candidate.model_copy(update={"quantization": done})
-
-
-def _warn_of_missing_classes(context: Context) -> None:
-    """Ranges of activations can only hold what the calibration images show."""
-    labels, settings = context.train.labels, context.params
-    rows, _ = draw(len(labels), settings.quantize.calibration_images, settings.seed)
-    shown, present = (len(np.unique(some)) for some in (labels[rows], labels))
-    if shown < present:
-        log.warning(
-            "the %d calibration images show %d of the %d classes: int8 may be wrong on the others; "
-            "raise compress.quantize.calibration_images",
-            len(rows),
-            shown,
-            present,
-        )
+    made = _checked(context, name, technique, parent.name, parent.parameters, logits)
+    return [candidate.model_copy(update={"quantization": done}) for candidate in made]
 
 
 def _limits(context: Context, parent: Candidate) -> Limits | None:
@@ -216,7 +118,7 @@ def _limits(context: Context, parent: Candidate) -> Limits | None:
 
 def _stored(
     context: Context, parent: Candidate, technique: str, kind: Storage, logits: Floats
-) -> Candidate:
+) -> list[Candidate]:
     name = f"{parent.name}-{kind}-weights"
     store(context.folder / parent.file, context.folder / f"{name}.onnx", kind)
     # Without a parent: these are for size, and must not be faster.
@@ -230,40 +132,36 @@ def _checked(
     parent: str | None,
     parameters: int,
     logits: Floats,
-) -> Candidate:
-    """Run the graph over all validation images and compare with its network's `logits`."""
-    path = context.folder / f"{name}.onnx"
-    outputs = run_logits(open_session(path, 1), context.validation.images, _BATCHES)
-    classes = outputs.argmax(1)
-    candidate = Candidate(
-        name=name,
-        technique=technique,
-        file=path.name,
-        parent=parent,
-        parameters=parameters,
-        accuracy=float((classes == context.validation.labels).mean()),
-        agreement=float((classes == context.wanted.argmax(1)).mean()),
-        parity_max_difference=float(np.abs(softmax(outputs) - softmax(logits)).max()),
-        parity_agreement=float((classes == logits.argmax(1)).mean()),
-        size_bytes=path.stat().st_size,
-    )
-    if not np.isfinite(outputs).all():
-        raise CompressionError(f"{path.name} gives logits that are not finite")
-    log.info(
-        "%s: accuracy %.2f %%, parity %.2g, %d bytes",
-        name,
-        100 * candidate.accuracy,
-        candidate.parity_max_difference,
-        candidate.size_bytes,
-    )
-    return candidate
+) -> list[Candidate]:
+    """The graph on each runtime at hand, ONNX Runtime first, beside its network's `logits`."""
+    path, found = context.folder / f"{name}.onnx", []
+    for runtime in available():
+        outputs = in_batches(open_model(path, runtime, 1), context.validation.images, _BATCHES)
+        if not np.isfinite(outputs).all():
+            raise CompressionError(f"{path.name} gives logits that are not finite on {runtime}")
+        candidate = Candidate(
+            name=on(name, runtime),
+            technique=technique,
+            file=path.name,
+            parent=parent and on(parent, runtime),
+            runtime=runtime,
+            parameters=parameters,
+            size_bytes=path.stat().st_size,
+            parity_max_difference=float(np.abs(softmax(outputs) - softmax(logits)).max()),
+            parity_agreement=float((outputs.argmax(1) == logits.argmax(1)).mean()),
+            **accuracy_of(outputs, context.wanted, context.validation.labels, context.spec.classes),
+        )
+        found.append(candidate)
+        log.info(
+            "%s: accuracy %.2f %%, parity %.2g, %d bytes",
+            candidate.name,
+            100 * candidate.accuracy,
+            candidate.parity_max_difference,
+            candidate.size_bytes,
+        )
+    return found
 
 
-def _require_fp32(candidates: list[Candidate], failed: list[Failure]) -> None:
-    """Without the fp32 graph there is nothing to compare with."""
-    for failure in failed:
-        if failure.name == FP32:
-            raise CompressionError(f"the trained model cannot be exported: {failure.reason}")
-    for candidate in candidates:
-        if candidate.name == FP32 and candidate.verdict == "rejected":
-            raise CompressionError(f"the exported fp32 model {candidate.reason}")
+def on(name: str, runtime: RuntimeName) -> str:
+    """The name of a graph's candidate on a runtime: ONNX Runtime is the one that goes unsaid."""
+    return name if runtime == "onnxruntime" else f"{name}@{runtime}"

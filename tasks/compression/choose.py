@@ -22,16 +22,24 @@ class Miss:
 def choose(candidates: Sequence[Candidate], budget: Budget) -> list[Candidate]:
     """The candidates with their verdicts; exactly one is "chosen".
 
-    Eligible is what meets the budget and, if int8, is not slower than its own float parent.
-    The lowest latency wins; among latencies within 3 % the better accuracy, then the smaller
-    file. Raises CompressionError naming the nearest candidate when none is eligible.
+    Eligible is what meets the budget and is not slower than fp32 or, if int8, than its own float
+    parent. The lowest latency wins; among latencies within 3 % the better accuracy, then the
+    smaller file. When none is eligible `budget.otherwise` decides: the fastest fp32 export, or
+    CompressionError; either names the nearest candidate.
     """
     by_name = {candidate.name: candidate for candidate in candidates}
     fp32 = candidates[0]
     judged = [_judge(candidate, by_name, fp32, budget) for candidate in candidates]
     eligible = [candidate for candidate in judged if candidate.verdict == "eligible"]
     if not eligible:
-        raise CompressionError(_nothing_fits(judged, fp32, budget))
+        nearest = _nothing_fits(judged, fp32, budget)
+        if budget.otherwise == "fp32":
+            sound = {c.name for c in candidates if c.verdict != "rejected" and c.file == fp32.file}
+            return _fall_back(judged, sound, nearest)
+        raise CompressionError(
+            f"{nearest}. Relax the limit in conf/params.yaml, give compress a smaller student or "
+            "higher prune.ratios, or deploy the fp32 export with budget.otherwise: fp32"
+        )
     fastest = min(candidate.latency_ms for candidate in eligible)
     tied = [candidate for candidate in eligible if candidate.latency_ms <= fastest * _TIE]
     best = max(tied, key=lambda c: (c.accuracy, -c.size_bytes, -c.latency_ms))
@@ -77,6 +85,10 @@ def _judge(
 ) -> Candidate:
     if candidate.verdict == "rejected":
         return candidate
+    if candidate.latency_ms > fp32.latency_ms * _TIE:
+        return candidate.rejected(
+            f"takes {candidate.latency_ms:.3g} ms, {fp32.name} only {fp32.latency_ms:.3g} ms"
+        )
     parent = by_name.get(candidate.parent or "", candidate)
     if candidate.latency_ms > parent.latency_ms:
         return candidate.rejected(
@@ -106,11 +118,14 @@ def _nothing_fits(judged: Sequence[Candidate], fp32: Candidate, budget: Budget) 
     texts = {name: "; ".join(miss.text for miss in found) for name, found in limits.items()}
     near = [candidate.name for candidate in judged if candidate.reason == texts[candidate.name]]
     nearest = min(near, key=lambda name: sum(miss.share for miss in limits[name]))
-    return (
-        f"no candidate meets the budget; the nearest is {nearest}: {texts[nearest]}. "
-        "Relax the limit in conf/params.yaml, or give compress a smaller student or a higher "
-        "prune.ratio"
-    )
+    return f"no candidate meets the budget; the nearest is {nearest}: {texts[nearest]}"
+
+
+def _fall_back(judged: Sequence[Candidate], sound: set[str], nearest: str) -> list[Candidate]:
+    """The fp32 graph goes on, on the fastest of the runtimes it is `sound` on."""
+    best = min((c for c in judged if c.name in sound), key=lambda candidate: candidate.latency_ms)
+    update = {"verdict": "chosen", "reason": f"budget.otherwise is fp32: {nearest}"}
+    return [c.model_copy(update=update) if c.name == best.name else c for c in judged]
 
 
 def _dominates(one: Candidate, other: Candidate) -> bool:

@@ -1,32 +1,34 @@
 """The step `compress`: the trained model → candidates → the one to deploy.
 
-Takes data/model and data/shards, gives data/candidates (an ONNX file a candidate,
-candidates.json, pareto.html), data/metrics/compress.json and data/plots/pareto.csv. Killed and
-run again, it goes on from the checkpoints of the networks it had trained and ends the same.
+Takes data/model and data/shards, gives data/candidates (ONNX files, candidates.json,
+pareto.html), data/metrics/compress.json and data/plots/pareto.csv. Killed and run again, it goes
+on from what it had built and the checkpoints of the network it was training, and ends the same.
 """
 
 import json
 import logging
+import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tasks.compression.build import FP32, Context, build_all
-from tasks.compression.candidates import Candidate, Failure, Results
+from tasks.compression.candidates import Candidate, Results
 from tasks.compression.choose import choose
+from tasks.compression.context import Context
 from tasks.compression.ensemble import ENSEMBLE, ONNX
-from tasks.compression.measure import choose_threads, eager_run, measure_latency, onnx_run
+from tasks.compression.networks import FP32
 from tasks.compression.pareto import as_text, table, write_csv, write_image, write_page
+from tasks.compression.search import Search
+from tasks.compression.timing import timed
 from tasks.data.shards import Shards, open_shards
 from tasks.errors import CompressionError, TrainingError
 from tasks.files import sha256, sha256_json, write_directory, write_json
 from tasks.params import Settings, load_params, load_settings
 from tasks.schema import Budget, Ensemble, Params, Train
 from tasks.step import run_step
-from tasks.tracking import RunLog, open_run
+from tasks.tracking import open_run
 from tasks.training.best import apply_best
 from tasks.training.ensemble import load_members, vote
 from tasks.training.models import WEIGHTS, Classifier, ModelSpec, load_model
@@ -45,59 +47,48 @@ def main() -> None:
     training = apply_best(params.train)
     taught = taught_by(params.ensemble, spec)
     work = checkpoints(settings, run_key, shards, training, params)
-    with tempfile.TemporaryDirectory() as folder:
-        context = Context(
-            teacher=model,
-            spec=spec,
-            train=shards.split("train"),
-            validation=shards.split("validation"),
-            training=training.model_copy(update={"seed": params.compress.seed}),
-            params=params.compress,
-            folder=Path(folder),
-            work=work,
-            budget=params.budget,
-            **taught,
-        )
-        results = compress(context, params.budget)
-        write(results, Path(folder))
-    record(open_run(run_key, "train", settings=settings), results, params)
+    context = Context(
+        teacher=model,
+        spec=spec,
+        train=shards.split("train"),
+        validation=shards.split("validation"),
+        training=training.model_copy(update={"seed": params.compress.seed}),
+        params=params.compress,
+        folder=work / "graphs",
+        work=work,
+        budget=params.budget,
+        **taught,
+    )
+    context.folder.mkdir(parents=True, exist_ok=True)
+    results = compress(context, params.budget, params.serve.max_batch)
+    write(results, context.folder, len(context.validation.labels))
+    record(run_key, settings, results, params)
     shutil.rmtree(work, ignore_errors=True)
 
 
-def compress(context: Context, budget: Budget) -> Results:
-    """Build, measure and judge every candidate.
+def compress(context: Context, budget: Budget, batch: int) -> Results:
+    """Build, measure and judge the candidates; `batch` is that of the server.
 
-    Raises CompressionError when the fp32 model cannot be exported, or nothing meets the budget.
+    Raises CompressionError when the fp32 model cannot be exported, or nothing meets the budget
+    and the budget does not let fp32 go on.
     """
-    candidates, failed = build_all(context)
-    image = context.validation.images[:1].copy()
-    times = context.params.latency_runs
-    threads = choose_threads(context.folder / f"{FP32}.onnx", image, times)
-    runs = {c.name: onnx_run(context.folder / c.file, image, threads) for c in candidates}
-    latency = measure_latency(
-        {**runs, "eager": eager_run(context.teacher, context.spec, image)}, times
-    )
-    measured = [
-        candidate.model_copy(
-            update={
-                "latency_ms": latency[candidate.name].median_ms,
-                "latency_p95_ms": latency[candidate.name].p95_ms,
-            }
-        )
-        for candidate in candidates
-    ]
-    eager = latency["eager"].median_ms
-    judged = _choose(measured, failed, budget, eager)
+    search = Search(context)
+    search.run()
+    timing = timed(search.candidates, context, batch)
+    judged = _choose(timing.candidates, search, budget, timing.eager_ms)
     chosen = next(candidate for candidate in judged if candidate.verdict == "chosen")
     return Results(
         chosen=chosen.name,
         reason=chosen.reason,
         fp32=FP32,
-        eager_fp32_latency_ms=eager,
-        intra_op_threads=threads,
+        eager_fp32_latency_ms=timing.eager_ms,
         eager_threads=torch.get_num_threads(),
+        batch=batch,
+        noise=timing.noise,
+        rounds=timing.rounds,
         candidates=judged,
-        failed=failed,
+        failed=search.failed,
+        skipped=search.skipped,
     )
 
 
@@ -147,20 +138,21 @@ def checkpoints(
 ) -> Path:
     """Where this compression keeps its checkpoints: another model or setting, another place."""
     parts = [sha256(MODEL / WEIGHTS), shards.digest]
-    parts += [training.model_dump_json(), params.compress.model_dump_json()]
+    free = {"minutes", "latency_runs", "quantize"}  # they change no network
+    parts += [training.model_dump_json(), params.compress.model_dump_json(exclude=free)]
     if params.ensemble.kind != "none":
         parts.append(sha256(ENSEMBLE / ONNX))
     return settings.home / "checkpoints" / f"{run_key}-compress-{sha256_json(parts)[:12]}"
 
 
-def write(results: Results, built: Path) -> None:
+def write(results: Results, built: Path, images: int) -> None:
     """Write data/candidates in one rename, then the metrics and the plot's CSV."""
 
     def fill(directory: Path) -> None:
-        for candidate in results.candidates:
-            shutil.copyfile(built / candidate.file, directory / candidate.file)
+        for file in sorted({candidate.file for candidate in results.candidates}):
+            shutil.copyfile(built / file, directory / file)
         write_json(directory / "candidates.json", results.model_dump())
-        write_page(directory / "pareto.html", results)
+        write_page(directory / "pareto.html", results, images)
         write_image(directory / "pareto.png", results)
 
     write_directory(CANDIDATES, fill)
@@ -186,8 +178,9 @@ def metrics(results: Results) -> dict[str, float | str]:
     }
 
 
-def record(run: RunLog, results: Results, params: Params) -> None:
-    """Add the compression to the training run's record."""
+def record(run_key: str, settings: Settings, results: Results, params: Params) -> None:
+    """Add the compression to the training run's record, and a run below it a candidate."""
+    run = open_run(run_key, "train", settings=settings)
     run.params({"compress": params.compress.model_dump(), "budget": params.budget.model_dump()})
     values = metrics(results)
     run.metrics({f"compress.{k}": v for k, v in values.items() if not isinstance(v, str)})
@@ -195,18 +188,31 @@ def record(run: RunLog, results: Results, params: Params) -> None:
     for name in ("candidates.json", "pareto.html", "pareto.png"):
         run.file(CANDIDATES / name, "compression")
     run.file(PLOT, "plots")
+    for candidate in results.candidates:
+        _record_candidate(run_key, settings, candidate)
+    run.finish()
+
+
+def _record_candidate(run_key: str, settings: Settings, candidate: Candidate) -> None:
+    plain = re.sub(r"[^a-z0-9]+", "-", candidate.name)
+    run = open_run(f"{run_key}-candidate-{plain}", candidate.name, run_key, settings, restart=True)
+    values = candidate.model_dump()
+    facts = ("technique", "runtime", "threads", "parameters", "parent", "file")
+    run.params({name: values[name] for name in facts if values[name] is not None})
+    run.metrics({k: v for k, v in values.items() if isinstance(v, int | float) and k not in facts})
+    run.tags({"verdict": candidate.verdict, "reason": candidate.reason})
     run.finish()
 
 
 def _choose(
-    measured: list[Candidate], failed: list[Failure], budget: Budget, eager: float
+    measured: list[Candidate], search: Search, budget: Budget, eager: float
 ) -> list[Candidate]:
     """The verdicts; the table is logged whether or not anything fits."""
     judged = measured
     try:
         judged = choose(measured, budget)
     finally:
-        log.info("candidates:\n%s", as_text(table(judged, failed)))
+        log.info("candidates:\n%s", as_text(table(judged, search.failed, search.skipped)))
         log.info("eager PyTorch fp32: %.3f ms", eager)
     return judged
 

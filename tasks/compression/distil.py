@@ -28,18 +28,31 @@ def distil(
     splits: Splits,
     train: Train,
     distil: Distil,
+    width: int,
     checkpoint: Path,
 ) -> tuple[Classifier, ModelSpec]:
     """A network of `distil.architecture`, trained from scratch under the teacher.
 
-    `splits` are training and validation; `train` gives optimiser, augmentation, loss of the
-    labels and seed. Killed and called again with the same checkpoint, it goes on and ends the
-    same. Raises TrainingError when training diverges, or the images do not suit the architecture.
+    `width` is that of a resnet_small. `splits` are training and validation; `train` gives
+    optimiser, augmentation, loss of the labels and seed. Killed and called again with the same
+    checkpoint, it goes on and ends the same. Raises TrainingError when training diverges, or the
+    images do not suit the architecture.
     """
+    student, student_spec = untrained(spec, distil, width, train.seed)
+    epochs, patience = distil.epochs * distil.patient, train.patience * distil.patient
+    config = train.model_copy(update={"epochs": epochs, "patience": patience})
+    teach(student, teacher, (student_spec, splits), config, distil, checkpoint)
+    return student, student_spec
+
+
+def untrained(
+    spec: ModelSpec, distil: Distil, width: int, seed: int
+) -> tuple[Classifier, ModelSpec]:
+    """The student before it has learnt anything: its size and speed are known already."""
     student_spec = spec.model_copy(
         update={
             "architecture": distil.architecture,
-            "width": distil.width,
+            "width": width,
             "depth": distil.depth,
             "activation": "default",
             "dropout": None,
@@ -47,12 +60,8 @@ def distil(
         }
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(train.seed)
-        student = build(student_spec)
-    epochs, patience = distil.epochs * distil.patient, train.patience * distil.patient
-    config = train.model_copy(update={"epochs": epochs, "patience": patience})
-    teach(student, teacher, (student_spec, splits), config, distil, checkpoint)
-    return student, student_spec
+        torch.manual_seed(seed)
+        return build(student_spec), student_spec
 
 
 def teach(

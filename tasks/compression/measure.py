@@ -8,41 +8,78 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tasks.compression.runtime import open_session, usable_cores
+from tasks.compression.runtime import usable_cores
 from tasks.pixels import Pixels
+from tasks.runtime import RuntimeName, open_model
 from tasks.training.models import Classifier, ModelSpec, normalise
 
 _ROUNDS = 10
+_MOST_ROUNDS = 40
 _WARM_UP = 3  # runs at the head of each block: caches, and the other candidates' threads
 _WORTH = 0.9  # more threads must bring latency below this share of one thread's
+_TIGHT = 0.02  # half the width of a ratio's interval at which measuring stops
+_T = 2.0  # about the 97.5 % quantile of Student's t for ten rounds and more
 
 Run = Callable[[], object]
+Blocks = dict[str, list[list[float]]]  # seconds of each run, by name and round
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds a call."""
+    """Milliseconds a call; the ratio is to the reference, with its 95 % interval."""
 
     median_ms: float
     p95_ms: float
+    ratio: float = 1.0
+    ratio_low: float = 1.0
+    ratio_high: float = 1.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Latencies by name; `noise` is how far the reference's rounds lie apart, as a share."""
+
+    latency: dict[str, Latency]
+    noise: float
+    rounds: int
 
 
 def measure_latency(runs: Mapping[str, Run], times: int) -> dict[str, Latency]:
     """Time each function at least `times` times, in interleaved rounds, after a warm-up."""
-    block = -(-times // _ROUNDS)
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    blocks: Blocks = {name: [] for name in runs}
     for _ in range(_ROUNDS):
-        for name, run in runs.items():
-            for _ in range(_WARM_UP):
-                run()
-            seconds[name] += [_timed(run) for _ in range(block)]
-    return {name: _latency(values) for name, values in seconds.items()}
+        _round(runs, -(-times // _ROUNDS), blocks)
+    return {name: _latency(rounds) for name, rounds in blocks.items()}
 
 
-def onnx_run(path: Path, image: Pixels, threads: int) -> Run:
-    """One image, uint8 1×S×S×3, through an ONNX file to its logits."""
-    session = open_session(path, threads)
-    return lambda: session.run(["logits"], {"images": image})
+def compare_latency(runs: Mapping[str, Run], reference: str, times: int) -> Comparison:
+    """As `measure_latency`, in ten rounds or as many more as the ratios need, up to forty.
+
+    A round's ratio is that of the two medians in it, so what the machine does for longer than a
+    round cancels. Measuring ends when the interval of each ratio (Student's t over the logarithms
+    of the rounds) is no wider than 2 % either way.
+    """
+    blocks: Blocks = {name: [] for name in runs}
+    for number in range(1, _MOST_ROUNDS + 1):
+        _round(runs, -(-times // _ROUNDS), blocks)
+        if number >= _ROUNDS:
+            ratios = {name: _ratio(rounds, blocks[reference]) for name, rounds in blocks.items()}
+            if all(half <= _TIGHT for _, half in ratios.values()):
+                break
+    medians = np.array([np.median(block) for block in blocks[reference]])
+    low, middle, high = np.percentile(medians, [25, 50, 75])
+    found = {name: _latency(rounds, ratios[name]) for name, rounds in blocks.items()}
+    return Comparison(found, float((high - low) / middle), number)
+
+
+def onnx_run(path: Path, image: Pixels, threads: int, runtime: RuntimeName = "onnxruntime") -> Run:
+    """Images, uint8 N×S×S×3, through an ONNX file to their logits."""
+    model = open_model(
+        path,
+        runtime,
+        threads,
+    )
+    return lambda: model(image)
 
 
 def eager_run(model: Classifier, spec: ModelSpec, image: Pixels) -> Run:
@@ -57,15 +94,24 @@ def eager_run(model: Classifier, spec: ModelSpec, image: Pixels) -> Run:
     return run
 
 
-def choose_threads(path: Path, image: Pixels, times: int) -> int:
+def choose_threads(
+    path: Path, image: Pixels, times: int, runtime: RuntimeName = "onnxruntime"
+) -> int:
     """Intra-op threads for this network here: one, unless all cores are clearly faster."""
     cores = usable_cores()
     if cores == 1:
         return 1
-    runs = {str(count): onnx_run(path, image, count) for count in (1, cores)}
+    runs = {str(count): onnx_run(path, image, count, runtime) for count in (1, cores)}
     latency = measure_latency(runs, times)
     faster = latency[str(cores)].median_ms < _WORTH * latency["1"].median_ms
     return cores if faster else 1
+
+
+def _round(runs: Mapping[str, Run], block: int, blocks: Blocks) -> None:
+    for name, run in runs.items():
+        for _ in range(_WARM_UP):
+            run()
+        blocks[name].append([_timed(run) for _ in range(block)])
 
 
 def _timed(run: Run) -> float:
@@ -74,6 +120,17 @@ def _timed(run: Run) -> float:
     return time.perf_counter() - started
 
 
-def _latency(seconds: list[float]) -> Latency:
-    median, p95 = np.percentile(np.array(seconds) * 1e3, [50, 95])
-    return Latency(float(median), float(p95))
+def _ratio(rounds: list[list[float]], reference: list[list[float]]) -> tuple[float, float]:
+    """The mean of the logarithms of the rounds' ratios, and half the width of its interval."""
+    logs = [
+        np.log(np.median(own) / np.median(other))
+        for own, other in zip(rounds, reference, strict=True)
+    ]
+    return float(np.mean(logs)), float(_T * np.std(logs, ddof=1) / np.sqrt(len(logs)))
+
+
+def _latency(rounds: list[list[float]], ratio: tuple[float, float] = (0.0, 0.0)) -> Latency:
+    median, p95 = np.percentile(np.concatenate(rounds) * 1e3, [50, 95])
+    mean, half = ratio
+    ends = (float(np.exp(mean + side)) for side in (0.0, -half, half))
+    return Latency(float(median), float(p95), *ends)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.compression.candidates import Candidate, Failure, Results
+from tasks.compression.candidates import Absent, Candidate, Results
 from tasks.compression.choose import MEGABYTE, pareto_front
 from tasks.files import atomic_write, write_text
 
@@ -13,14 +13,16 @@ _COLOURS = {"chosen": "#1a7f37", "eligible": "#0969da", "rejected": "#8c959f"}
 _HEADINGS = ("candidate", "accuracy", "agreement", "ms", "p95 ms", "MB", "parameters", "verdict")
 
 
-def table(candidates: Sequence[Candidate], failed: Sequence[Failure]) -> list[list[str]]:
+def table(
+    candidates: Sequence[Candidate], failed: Sequence[Absent], skipped: Sequence[Absent] = ()
+) -> list[list[str]]:
     """Headings, then one row a candidate; * marks the Pareto front."""
     front = pareto_front(candidates)
     rows = [list(_HEADINGS)]
     rows += [_row(candidate, candidate.name in front) for candidate in candidates]
     blanks = [""] * (len(_HEADINGS) - 2)
-    rows += [[failure.name, *blanks, f"failed: {failure.reason}"] for failure in failed]
-    return rows
+    rows += [[one.name, *blanks, f"failed: {one.reason}"] for one in failed]
+    return rows + [[one.name, *blanks, f"passed over: {one.reason}"] for one in skipped]
 
 
 def as_text(rows: Sequence[Sequence[str]]) -> str:
@@ -39,20 +41,23 @@ def write_csv(path: Path, candidates: Sequence[Candidate]) -> None:
             writer.writerow([c.name, c.accuracy, c.latency_ms, c.size_bytes, c.verdict == "chosen"])
 
 
-def write_page(path: Path, results: Results) -> None:
-    """One HTML file with the scatter plot and the table; no network is needed to read it."""
-    from plotly.subplots import make_subplots
+def write_page(path: Path, results: Results, images: int) -> None:
+    """One HTML file with the plot and the tables; `images` were validated on. Needs no network."""
+    from markupsafe import Markup
+    from plotly import graph_objects
 
-    figure = make_subplots(
-        rows=2, cols=1, row_heights=[0.6, 0.4], specs=[[{"type": "xy"}], [{"type": "table"}]]
-    )
-    figure.add_traces(_points(results), rows=1, cols=1)
-    figure.add_trace(_table(results), row=2, col=1)
+    from tasks.pages.render import template
+
+    figure = graph_objects.Figure(_points(results))
     figure.update_xaxes(title="latency at batch 1, ms (median)", rangemode="tozero")
-    figure.update_yaxes(title="validation accuracy")
-    rows = len(results.candidates) + len(results.failed)
-    figure.update_layout(title=f"Candidates: {results.chosen} chosen", height=900 + 50 * rows)
-    write_text(path, figure.to_html(include_plotlyjs=True, div_id="pareto"))
+    figure.update_yaxes(title="validation accuracy", tickformat=".1%")
+    figure.update_layout(height=560, margin={"t": 30}, template="plotly_white")
+    plot = Markup(  # noqa: S704, plotly escapes what it writes into its script
+        figure.to_html(full_html=False, include_plotlyjs=True, div_id="pareto")
+    )
+    page = template("pareto.html.j2", Path(__file__).parent)
+    front = pareto_front(results.candidates)
+    write_text(path, page.render(results=results, plot=plot, front=front, images=images))
 
 
 def write_image(path: Path, results: Results) -> None:
@@ -104,11 +109,14 @@ def _points(results: Results) -> list[Any]:
     traces = []
     for verdict, colour in _COLOURS.items():
         group = [c for c in results.candidates if c.verdict == verdict]
+        above = [c.accuracy_high - c.accuracy for c in group]
+        below = [c.accuracy - c.accuracy_low for c in group]
         trace = graph_objects.Scatter(
             x=[c.latency_ms for c in group],
             y=[c.accuracy for c in group],
+            error_y={"array": above, "arrayminus": below, "thickness": 1, "width": 3},
             text=[c.name for c in group],
-            hovertext=[f"{c.technique}<br>{c.reason}" for c in group],
+            hovertext=[f"{c.name}<br>{c.technique}<br>{c.reason}" for c in group],
             name=verdict,
             mode="markers+text",
             textposition="top center",
@@ -119,13 +127,3 @@ def _points(results: Results) -> list[Any]:
         )
         traces.append(trace)
     return traces
-
-
-def _table(results: Results) -> Any:
-    from plotly import graph_objects
-
-    headings, *rows = table(results.candidates, results.failed)
-    columns = list(zip(*rows, strict=True))
-    widths = [3, *[1.8] * (len(headings) - 2), 7]  # the verdict is a sentence
-    cells = {"values": columns, "align": ["left", *["right"] * (len(headings) - 2), "left"]}
-    return graph_objects.Table(header={"values": headings}, cells=cells, columnwidth=widths)

@@ -42,6 +42,7 @@ def prune(
     splits: Splits,
     train: Train,
     settings: tuple[Prune, Distil],
+    ratio: float,
     checkpoint: Path,
     latency_runs: int,
 ) -> Classifier:
@@ -54,11 +55,11 @@ def prune(
     """
     pruning, distil = settings
     require_prunable(teacher)
-    pruner = Pruner(teacher, spec, splits[0], pruning, train.seed)
+    pruner = Pruner(teacher, spec, splits[0], pruning, ratio, train.seed)
     student = teacher
     with removed_from(teacher, spec, pruning.target, latency_runs) as removed:
         for step in range(1, pruning.steps + 1):
-            share = pruning.ratio * step / pruning.steps
+            share = ratio * step / pruning.steps
             plan = checkpoint.with_stem(f"{checkpoint.stem}-{step}-plan")
             student = pruner.without(student, share, removed, plan)
             config = train.model_copy(update={"epochs": _epochs(pruning, step), "lr": pruning.lr})
@@ -75,13 +76,21 @@ class Pruner:
         spec: of its inputs.
         train: the images whose gradients the importance taylor takes.
         pruning: the section.
+        ratio: the share of the target that leaves in the end.
         seed: of the choice among those images.
     """
 
     def __init__(
-        self, original: Classifier, spec: ModelSpec, train: ShardSplit, pruning: Prune, seed: int
+        self,
+        original: Classifier,
+        spec: ModelSpec,
+        train: ShardSplit,
+        pruning: Prune,
+        ratio: float,
+        seed: int,
     ) -> None:
         self.spec, self.train, self.pruning, self.seed = spec, train, pruning, seed
+        self.ratio = ratio
         self.widths, self.multiple = widths(original, spec), multiple_of(original)
 
     def without(
@@ -90,10 +99,11 @@ class Pruner:
         """`model` without what it takes for at least `share` of the target to be gone.
 
         `plan` is where the decision is kept and, of the same network and settings, found.
-        Raises CompressionError when `pruning.ratio` is more than can leave.
+        Raises CompressionError when `ratio` is more than can leave.
         """
         images = [self.train.hashes, self.train.labels]
-        settings = [self.pruning.model_dump(), self.spec.model_dump(), share, self.seed]
+        section = self.pruning.model_dump(exclude={"ratios"})
+        settings = [section, self.spec.model_dump(), self.ratio, share, self.seed]
         key = fingerprint(model, settings, images)
         found = load_checkpoint(plan, key) if plan else None
         if found is None:
@@ -111,10 +121,10 @@ class Pruner:
             return removed(remove(model, self.spec, scores, keep)) + _EXACT
 
         most = gone(plans[-1])
-        if most < pruning.ratio:
+        if most < self.ratio:
             raise CompressionError(
-                f"compress.prune.ratio {pruning.ratio:g} of the {pruning.target} cannot leave: "
-                f"with every layer as narrow as it can be, {most:.3g} of it has; lower the ratio"
+                f"compress.prune.ratios {self.ratio:g} of the {pruning.target} cannot leave: "
+                f"with every layer as narrow as it can be, {most:.3g} of it has; lower it"
             )
         strength = min(bisect_left(plans, share, key=gone), len(plans) - 1)
         kept = sum(plans[strength].values()) / sum(self.widths[name] for name in scores)

@@ -1,7 +1,7 @@
 """ONNX Runtime as the pipeline uses it: opening a graph, running it over a split."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,14 @@ def fuse(source: Path, target: Path) -> None:
 
 def run_logits(session: Any, images: Images, batches: Sequence[int] = (64,)) -> Floats:
     """Logits float32 N×C of uint8 N×S×S×3 images, in batches of the given sizes in turn."""
-    parts = [session.run(["logits"], {"images": batch})[0] for batch in _batches(images, batches)]
-    return np.concatenate(parts)
+    return in_batches(lambda batch: session.run(["logits"], {"images": batch}), images, batches)
+
+
+def in_batches(
+    run: Callable[[Pixels], Sequence[Floats]], images: Images, batches: Sequence[int]
+) -> Floats:
+    """The first output of a model for all images, in batches of the given sizes in turn."""
+    return np.concatenate([run(batch)[0] for batch in _batches(images, batches)])
 
 
 def logit_error(logits: Floats, wanted: Floats) -> float:

@@ -80,7 +80,7 @@ def bundle_info(evidence: Evidence, params: Params) -> BundleInfo:
         technique=chosen.technique,
         classes=list(evidence.shards.classes),
         input=evidence.shards.contract,
-        runtime=Runtime(provider=PROVIDER, intra_op_threads=evidence.candidates.intra_op_threads),
+        runtime=Runtime(provider=PROVIDER, intra_op_threads=chosen.threads),
         temperature=evidence.deployed.temperature.value,
         measurements=Measurements(
             accuracy=accuracy.value,

@@ -1,6 +1,6 @@
 """The sections of evidence and production: budget, evaluate, gate, serve, drift."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,9 @@ class Budget(Section):
     min_agreement: Share
     max_latency_ms: float | None = Field(gt=0)
     max_size_mb: float | None = Field(gt=0, description="megabytes of the ONNX file")
+    otherwise: Literal["fail", "fp32"] = Field(
+        description="when nothing keeps the budget: stop, or go on with the fp32 export"
+    )
 
 
 class Evaluate(Section):

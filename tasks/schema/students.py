@@ -1,6 +1,7 @@
 """The sections of networks that learn from the trained one: distil and prune."""
 
-from typing import Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -8,11 +9,18 @@ from tasks.schema.architectures import Architecture
 from tasks.schema.section import Section, Share
 
 
+def _no_value_twice(name: str, values: Sequence[float]) -> None:
+    if len(set(values)) < len(values):
+        raise ValueError(f"{name} {list(values)} has a value twice")
+
+
 class Distil(Section):
     """Knowledge distillation: how the student and the pruned network learn, and the student."""
 
     architecture: Architecture = Field(description="of the student")
-    width: int = Field(ge=4, le=512, description="of the student, if it is resnet_small")
+    widths: list[Annotated[int, Field(ge=4, le=512)]] = Field(
+        min_length=1, description="to search for the student's, if it is resnet_small"
+    )
     depth: int = Field(ge=1, le=8, description="of the student, if it is resnet_small")
     method: Literal["soft_targets", "decoupled", "features"] = Field(
         description="what of the teacher is learnt: its probabilities, those of the label's class "
@@ -28,6 +36,16 @@ class Distil(Section):
         ge=0, description="weight of decoupled's other classes, or of features' embedding"
     )
 
+    @model_validator(mode="after")
+    def _widths_mean_something(self) -> Self:
+        _no_value_twice("widths", self.widths)
+        if len(self.widths) > 1 and self.architecture != "resnet_small":
+            raise ValueError(
+                f"widths {self.widths} are those of resnet_small; {self.architecture} has one "
+                "size: give one width"
+            )
+        return self
+
 
 class Prune(Section):
     """Structured pruning with fine-tuning under distillation."""
@@ -42,13 +60,16 @@ class Prune(Section):
     target: Literal["channels", "macs", "parameters", "latency"] = Field(
         description="what ratio is a share of; latency is measured, in ONNX Runtime at batch 1"
     )
-    ratio: float = Field(gt=0, lt=1, description="share of the target that is removed, at least")
+    ratios: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        min_length=1, description="to search for the share of the target that is removed, at least"
+    )
     steps: int = Field(ge=1, description="parts in which it is removed, each fine-tuned")
     epochs: int = Field(ge=1, description="of fine-tuning, all steps together")
     lr: float = Field(gt=0, le=10, description="highest rate of the fine-tuning")
 
     @model_validator(mode="after")
     def _every_step_is_tuned(self) -> Self:
+        _no_value_twice("ratios", self.ratios)
         if self.steps > self.epochs:
             raise ValueError(
                 f"steps {self.steps} exceeds epochs {self.epochs}: every step needs an epoch of "

@@ -157,5 +157,8 @@ class Compress(Section):
     distil: Distil
     prune: Prune
     quantize: Quantize
+    minutes: float | None = Field(
+        gt=0, description="no further network is trained after this long; null: no limit"
+    )
     latency_runs: int = Field(ge=10, description="timed runs per candidate, interleaved")
     seed: int = Field(ge=0, description="of the student and the fine-tuning")

@@ -13,6 +13,7 @@ import torch
 from ruamel.yaml import YAML
 
 from tasks.bundle import InputContract
+from tasks.compression.context import Context
 from tasks.data.shards import SPLITS, Shards, open_shards, write_index
 from tasks.params import load_params
 from tasks.pixels import fit, statistics
@@ -81,6 +82,42 @@ def network(trained: Path) -> tuple[Classifier, ModelSpec]:
 def conf(trained: Path) -> Params:
     """The values of its conf/params.yaml."""
     return load_params(trained / "conf/params.yaml")
+
+
+MakeContext = Callable[[tuple[Classifier, ModelSpec], Shards, Path], Context]
+
+
+@pytest.fixture(scope="session")
+def make_context(trained: Path) -> MakeContext:
+    """What the step hands to the search, of a network, shards and a folder."""
+
+    def make(network: tuple[Classifier, ModelSpec], shards: Shards, folder: Path) -> Context:
+        params = load_params(trained / "conf/params.yaml")
+        ranges = params.compress.quantize.model_copy(update={"ranges": "min_max"})
+        return Context(
+            teacher=network[0],
+            spec=network[1],
+            train=shards.split("train"),
+            validation=shards.split("validation"),
+            training=params.train,
+            params=params.compress.model_copy(update={"quantize": ranges}),
+            folder=folder,
+            work=folder / "work",
+            budget=params.budget.model_copy(update={"min_agreement": 0.97}),
+        )
+
+    return make
+
+
+@pytest.fixture
+def context(
+    network: tuple[Classifier, ModelSpec],
+    digit_shards: Shards,
+    make_context: MakeContext,
+    tmp_path: Path,
+) -> Context:
+    """Of the trained network."""
+    return make_context(network, digit_shards, tmp_path)
 
 
 class Killed(BaseException):

@@ -18,7 +18,15 @@ def candidate(name: str, accuracy: float, latency: float, size: int, **values: A
         parent=values.get("parent"),
         parameters=10,
         accuracy=accuracy,
+        accuracy_low=accuracy - 0.01,
+        accuracy_high=accuracy + 0.01,
+        accuracy_change=0.0,
+        accuracy_change_low=0.0,
+        accuracy_change_high=0.0,
+        worst_recall_change=0.0,
+        worst_recall_class="a",
         agreement=1.0,
+        calibration_error=0.0,
         parity_max_difference=0.0,
         parity_agreement=1.0,
         size_bytes=size,
@@ -28,7 +36,11 @@ def candidate(name: str, accuracy: float, latency: float, size: int, **values: A
 
 def budget(drop: float = 0.01, latency: float | None = None, size: float | None = None) -> Budget:
     return Budget(
-        max_accuracy_drop=drop, min_agreement=0.0, max_latency_ms=latency, max_size_mb=size
+        max_accuracy_drop=drop,
+        min_agreement=0.0,
+        max_latency_ms=latency,
+        max_size_mb=size,
+        otherwise="fail",
     )
 
 
@@ -77,6 +89,24 @@ def test_impossible_budget_names_the_nearest_candidate_and_the_limit_it_misses()
     with pytest.raises(CompressionError, match=r"fp32-int8: .*max_latency_ms 3\.") as caught:
         choose([FP32, INT8], budget(latency=3.0))
     assert "fp32:" not in str(caught.value)
+
+
+def test_fp32_goes_on_in_spite_of_the_budget_when_that_is_allowed() -> None:
+    limits = budget(latency=3.0).model_copy(update={"otherwise": "fp32"})
+    judged = {c.name: c for c in choose([FP32, INT8], limits)}
+    assert {name: c.verdict for name, c in judged.items()} == {
+        "fp32": "chosen",
+        "fp32-int8": "rejected",
+    }
+    assert "budget.otherwise is fp32: no candidate meets" in judged["fp32"].reason
+    fits = choose([FP32, INT8], budget(latency=5).model_copy(update={"otherwise": "fp32"}))
+    assert [c.verdict for c in fits] == ["rejected", "chosen"]
+
+
+def test_what_takes_longer_than_fp32_is_refused() -> None:
+    slow = candidate("pruned", 0.98, 10.4, 100)
+    judged = {c.name: c for c in choose([FP32, slow], budget())}
+    assert judged["pruned"].reason == "takes 10.4 ms, fp32 only 10 ms"
 
 
 def test_what_is_nearest_was_not_refused_for_another_reason() -> None:

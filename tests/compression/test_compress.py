@@ -70,7 +70,7 @@ def test_a_killed_step_goes_on_and_ends_with_the_same_models(
 
     process = start()
     while process.poll() is None:
-        if list(load_settings().home.glob("checkpoints/*/distilled.pt")):
+        if list(load_settings().home.glob("checkpoints/*/distilled-*.pt")):
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(0.05)

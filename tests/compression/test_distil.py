@@ -42,7 +42,7 @@ def few(split: ShardSplit, count: int) -> ShardSplit:
 
 def values(conf: Params, train: dict[str, Any] | None = None, **settings: Any) -> tuple[Any, Any]:
     """The sections train and distil, short and small but for what is given."""
-    brief = {"width": 4, "depth": 1, "epochs": 2} | settings
+    brief = {"widths": [4], "depth": 1, "epochs": 2} | settings
     section = conf.train.model_dump() | {"patience": 20} | (train or {})
     return (
         type(conf.train).model_validate(section),
@@ -59,11 +59,11 @@ def test_the_student_is_the_network_that_is_asked_for(
     network: Network, splits: Splits, conf: Params, tmp_path: Path
 ) -> None:
     train, settings = values(conf, architecture="mobilenet_v3_small", epochs=1)
-    student, spec = distil(*network, splits, train, settings, tmp_path / "a.pt")
+    student, spec = distil(*network, splits, train, settings, settings.widths[0], tmp_path / "a.pt")
     assert spec.architecture == "mobilenet_v3_small"
     assert student(torch.zeros(2, 3, 8, 8)).shape == (2, 10)
-    train, settings = values(conf, width=8, depth=2, epochs=1)
-    student, spec = distil(*network, splits, train, settings, tmp_path / "b.pt")
+    train, settings = values(conf, widths=[8], depth=2, epochs=1)
+    student, spec = distil(*network, splits, train, settings, settings.widths[0], tmp_path / "b.pt")
     assert (spec.width, spec.depth, len(student.backbone.blocks)) == (8, 2, 6)
 
 
@@ -74,7 +74,7 @@ def test_a_killed_distillation_goes_on_and_ends_with_the_same_weights(
     train, settings = values(conf, method=method, epochs=3)
 
     def run(name: str) -> Classifier:
-        return distil(*network, splits, train, settings, tmp_path / name)[0]
+        return distil(*network, splits, train, settings, settings.widths[0], tmp_path / name)[0]
 
     unbroken = run("unbroken.pt")
     killed_at(2, lambda: run("killed.pt"))
@@ -88,8 +88,10 @@ def test_features_bring_the_embedding_near_the_teachers(
     inputs = normalise(torch.from_numpy(np.array(splits[1].images)), network[1])
     far: dict[str, Tensor] = {}
     for method in ("soft_targets", "features"):
-        train, settings = values(conf, method=method, beta=10.0, width=16, epochs=6)
-        student, _ = distil(*network, splits, train, settings, tmp_path / f"{method}.pt")
+        train, settings = values(conf, method=method, beta=10.0, widths=[16], epochs=6)
+        student, _ = distil(
+            *network, splits, train, settings, settings.widths[0], tmp_path / f"{method}.pt"
+        )
         with torch.no_grad():
             wanted = network[0].embed(inputs)
             far[method] = (student.embed(inputs) - wanted).square().sum() / wanted.square().sum()
@@ -102,7 +104,7 @@ def test_the_labels_part_is_the_loss_that_training_uses(
     """Without the teacher's part distillation is training: class weights, smoothing and all."""
     rare = conf.train.imbalance.model_copy(update={"class_weights": "inverse", "focal_gamma": 1.0})
     train, settings = values(conf, {"imbalance": rare.model_dump(), "epochs": 2}, alpha=0.0)
-    student, spec = distil(*network, splits, train, settings, tmp_path / "c.pt")
+    student, spec = distil(*network, splits, train, settings, settings.widths[0], tmp_path / "c.pt")
     torch.manual_seed(train.seed)
     alone = build(spec)
     fit(alone, *splits, spec, train)
@@ -114,7 +116,7 @@ def test_a_patient_student_has_more_epochs_and_more_patience(
 ) -> None:
     train, settings = values(conf, {"patience": 1}, epochs=2, patient=3)
     with caplog.at_level(logging.INFO):
-        distil(*network, splits, train, settings, tmp_path / "d.pt")
+        distil(*network, splits, train, settings, settings.widths[0], tmp_path / "d.pt")
     assert "epoch 3/6" in caplog.text
 
 
@@ -144,7 +146,7 @@ def test_the_teacher_is_asked_once_for_an_image_that_never_changes(
     counted = Classifier(Counted(model.backbone), model.head)
     train, settings = values(conf, {"augment": STILL | {"preset": preset}}, epochs=3)
     with caplog.at_level(logging.INFO):
-        distil(counted, spec, splits, train, settings, tmp_path / "e.pt")
+        distil(counted, spec, splits, train, settings, settings.widths[0], tmp_path / "e.pt")
     asked = counted.backbone.seen - (1 if preset == "none" else 0)  # one to see how much it says
     assert asked == times * len(splits[0])
     assert ("train.augment changes the images (flip" in caplog.text) == (preset == "light")

@@ -52,9 +52,9 @@ def test_a_poisoned_test_split_changes_no_candidate(project: Path) -> None:
 
 
 def test_a_target_out_of_reach_is_a_row_with_its_reason(project: Path) -> None:
-    set_compress(distil={"epochs": 1}, prune={"target": "latency", "ratio": 0.99})
+    set_compress(distil={"epochs": 1}, prune={"target": "latency", "ratios": [0.99]})
     compress.main()
     results = json.loads(Path("data/candidates/candidates.json").read_text())
     reasons = {row["name"]: row["reason"] for row in results["failed"]}
     assert set(reasons) == {"pruned", "pruned-int8"}
-    assert "compress.prune.ratio 0.99 of the latency cannot leave" in reasons["pruned"]
+    assert "compress.prune.ratios 0.99 of the latency cannot leave" in reasons["pruned"]

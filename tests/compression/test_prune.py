@@ -52,8 +52,9 @@ def pruned(network: Network, splits: Splits, pruning: Prune) -> tuple[Classifier
     """The network without its share, not tuned, and how much of the target that share was."""
     model, spec = network
     with removed_from(model, spec, pruning.target, 10) as removed:
-        pruner = Pruner(model, spec, splits[0], pruning, seed=0)
-        slim = pruner.without(model, pruning.ratio, removed)
+        (ratio,) = pruning.ratios
+        pruner = Pruner(model, spec, splits[0], pruning, ratio, seed=0)
+        slim = pruner.without(model, ratio, removed)
         return slim, removed(slim)
 
 
@@ -64,7 +65,7 @@ def test_at_least_the_ratio_leaves_and_little_more(
 ) -> None:
     widest = build(network[1].model_copy(update={"width": 32})).eval()
     for ratio in (0.3, 0.6):
-        chosen = section(conf, target=target, scope=scope, ratio=ratio)
+        chosen = section(conf, target=target, scope=scope, ratios=[ratio])
         slim, removed = pruned((widest, network[1]), splits, chosen)
         assert ratio <= removed < ratio + 0.15
         assert slim(torch.zeros(2, 3, 8, 8)).shape == (2, 10)
@@ -79,7 +80,7 @@ def test_pruning_removes_whole_channels_but_no_class(
     spec = network[1].model_copy(update={"architecture": architecture, "size": 32})
     torch.manual_seed(0)
     model = build(spec).eval()
-    slim, _ = pruned((model, spec), splits, section(conf, ratio=0.5))
+    slim, _ = pruned((model, spec), splits, section(conf, ratios=[0.5]))
     assert count_parameters(slim) < 0.45 * count_parameters(model)
     assert slim(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
@@ -104,13 +105,13 @@ def test_the_measured_latency_decides_once_and_a_killed_run_keeps_to_it(
     monkeypatch.setattr(targets, "onnx_run", lambda path, image, threads: path)
     monkeypatch.setattr(targets, "choose_threads", lambda path, image, times: 1)
     monkeypatch.setattr(targets, "measure_latency", timed)
-    chosen = section(conf, target="latency", ratio=0.6, steps=2, epochs=4)
+    chosen = section(conf, target="latency", ratios=[0.6], steps=2, epochs=4)
     _, removed = pruned(network, splits, chosen)
     assert 0.6 <= removed < 0.75
 
     def run(name: str) -> Classifier:
         settings = chosen, conf.compress.distil
-        return prune(*network, splits, conf.train, settings, tmp_path / name, 10)
+        return prune(*network, splits, conf.train, settings, 0.6, tmp_path / name, 10)
 
     unbroken = run("unbroken.pt")
     killed_at(3, lambda: run("killed.pt"))
@@ -127,9 +128,9 @@ def test_the_measured_latency_decides_once_and_a_killed_run_keeps_to_it(
 def test_what_cannot_leave_is_said_before_any_tuning(
     network: Network, splits: Splits, conf: Params, tmp_path: Path, target: str
 ) -> None:
-    settings = section(conf, target=target, ratio=0.999, steps=3), conf.compress.distil
-    with pytest.raises(CompressionError, match=rf"ratio 0\.999 of the {target} cannot leave: .*"):
-        prune(*network, splits, conf.train, settings, tmp_path / "pruned.pt", 10)
+    settings = section(conf, target=target, ratios=[0.999], steps=3), conf.compress.distil
+    with pytest.raises(CompressionError, match=rf"ratios 0\.999 of the {target} cannot leave: .*"):
+        prune(*network, splits, conf.train, settings, 0.999, tmp_path / "pruned.pt", 10)
     assert not list(tmp_path.iterdir())
 
 
@@ -208,7 +209,7 @@ def test_steps_end_at_the_same_size_as_one_and_share_the_epochs(
     for steps in (1, 3):
         settings = section(conf, target="macs", steps=steps, epochs=4), conf.compress.distil
         with caplog.at_level("INFO"):
-            model = prune(*network, splits, conf.train, settings, tmp_path / f"{steps}.pt", 10)
+            model = prune(*network, splits, conf.train, settings, 0.5, tmp_path / f"{steps}.pt", 10)
         sizes.append(targets.macs(model, 8) / targets.macs(network[0], 8))
     assert max(sizes) <= 0.5
     assert min(sizes) > 0.35

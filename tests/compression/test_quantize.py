@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,19 +14,19 @@ import pytest
 import torch
 from torch import nn
 
-from tasks.compression import build
-from tasks.compression.build import Context, build_all
+from tasks.compression import search
 from tasks.compression.candidates import Candidate, Quantization
+from tasks.compression.context import Context
 from tasks.compression.export import export
 from tasks.compression.quantize import Limits, quantize
 from tasks.compression.runtime import open_session, run_logits
 from tasks.data.shards import Shards, ShardSplit, open_shards, write_index
 from tasks.errors import CompressionError
-from tasks.params import load_params
 from tasks.schema import RangeMethod
 from tasks.training.models import Classifier, ModelSpec
 
 Network = tuple[Classifier, ModelSpec]
+MakeContext = Callable[[Network, Shards, Path], Context]
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ def test_storage_candidates_come_when_asked_for(context: Context) -> None:
 
 
 def test_nothing_of_it_reads_the_test_split(
-    hostile: Network, trained: Path, tmp_path: Path
+    hostile: Network, trained: Path, make_context: MakeContext, tmp_path: Path
 ) -> None:
     """With poison for test images and labels, the same bytes: layers put back and all."""
     made = {}
@@ -209,7 +210,7 @@ def test_nothing_of_it_reads_the_test_split(
         folder = tmp_path / name
         shards = _shards(trained, folder / "shards", poison)
         (folder / "work").mkdir()
-        context = context_of(hostile, trained, shards, folder)
+        context = make_context(hostile, shards, folder)
         by_name = {one.name: one for one in candidates(context)}
         done = by_name["fp32-int8"].quantization
         assert done is not None
@@ -218,35 +219,14 @@ def test_nothing_of_it_reads_the_test_split(
     assert made["clean"] == made["poisoned"]
 
 
-@pytest.fixture
-def context(network: Network, trained: Path, digit_shards: Shards, tmp_path: Path) -> Context:
-    return context_of(network, trained, digit_shards, tmp_path)
-
-
-def context_of(network: Network, trained: Path, shards: Shards, folder: Path) -> Context:
-    """What the step hands to build_all."""
-    params = load_params(trained / "conf/params.yaml")
-    ranges = params.compress.quantize.model_copy(update={"ranges": "min_max"})
-    return Context(
-        teacher=network[0],
-        spec=network[1],
-        train=shards.split("train"),
-        validation=shards.split("validation"),
-        training=params.train,
-        params=params.compress.model_copy(update={"quantize": ranges}),
-        folder=folder,
-        work=folder / "work",
-        budget=params.budget.model_copy(update={"min_agreement": 0.97}),
-    )
-
-
 def candidates(context: Context) -> list[Candidate]:
     """Of the network alone: students take long to train."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "_NETWORKS", {"fp32": build._NETWORKS["fp32"]})
-        found, failed = build_all(context)
-    assert failed == []
-    return found
+        patch.setattr(search, "ladders", lambda context: [])
+        found = search.Search(context)
+        found.run()
+    assert found.failed == []
+    return found.candidates
 
 
 def _shards(trained: Path, target: Path, poison: bool) -> Shards:

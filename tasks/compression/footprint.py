@@ -1,14 +1,18 @@
-"""Memory that a model takes, in a process of its own: python -m tasks.edge.footprint MODEL ...
+"""Memory and cold start of a model, in a process of its own: python -m tasks.compression.footprint
 
 Prints JSON: bytes resident with the libraries alone, and what the model adds: once it is open,
-and at the peak of opening and some runs. Needs onnxruntime and numpy only, as a device does.
+and at the peak of opening and some runs; and the time from the start of the process to its first
+answer. Needs the runtime, numpy and psutil only.
 """
 
 import json
 import subprocess
 import sys
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from tasks.runtime import RuntimeName
 
 _RUNS = 3
 
@@ -20,30 +24,37 @@ class Footprint:
     libraries: int
     loaded: int
     peak: int
+    cold_start_ms: float
 
 
-def footprint(model: Path, threads: int, shape: tuple[int, ...]) -> Footprint:
+def footprint(
+    model: Path, threads: int, shape: tuple[int, ...], runtime: RuntimeName = "onnxruntime"
+) -> Footprint:
     """Open and run the ONNX file on uint8 images of `shape` in a fresh process, and measure."""
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tasks.edge.footprint", str(model.resolve()), str(threads)]
-    done = subprocess.run(
-        [*command, *map(str, shape)], cwd=root, check=True, capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", __spec__.name, str(model.resolve()), runtime, str(threads)]
+    command += [repr(time.time()), *map(str, shape)]
+    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
     return Footprint(**json.loads(done.stdout))
 
 
-def _measure(model: str, threads: int, shape: tuple[int, ...]) -> Footprint:
+def _measure(
+    model: str, runtime: RuntimeName, threads: int, started: float, shape: tuple[int, ...]
+) -> Footprint:
     import numpy as np
 
-    from tasks.compression.runtime import open_session
+    from tasks.runtime import load, open_model
 
     images = np.zeros(shape, np.uint8)
+    load(runtime)
     libraries = _resident()
-    session = open_session(Path(model), threads)
+    run = open_model(Path(model), runtime, threads)
     loaded = _resident() - libraries
+    run(images)
+    cold_start = 1e3 * (time.time() - started)
     for _ in range(_RUNS):
-        session.run(None, {"images": images})
-    return Footprint(libraries, loaded, _peak() - libraries)
+        run(images)
+    return Footprint(libraries, loaded, _peak() - libraries, cold_start)
 
 
 def _resident() -> int:
@@ -65,6 +76,6 @@ def _peak() -> int:
 
 
 if __name__ == "__main__":
-    model, threads, *sides = sys.argv[1:]
-    found = _measure(model, int(threads), tuple(map(int, sides)))
+    model, runtime, threads, started, *sides = sys.argv[1:]
+    found = _measure(model, runtime, int(threads), float(started), tuple(map(int, sides)))  # type: ignore[arg-type]
     sys.stdout.write(json.dumps(asdict(found)))

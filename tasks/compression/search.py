@@ -1,0 +1,159 @@
+"""Which networks are made: everything once, and of several strengths the few that may be chosen.
+
+A technique's strengths are halved, from the middle: when one keeps the accuracy and agreement of
+the budget the milder ones are larger for nothing, when it does not the stronger ones would lose
+more still. Before a milder one is trained its shape is timed, in float and in int8: when a
+candidate that keeps the budget is faster already, training it would not change the choice. What
+was passed over is a row with its reason. What is built stays in `Context.work`, so a search that
+was killed goes on where it was.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from tasks.compression.build import build
+from tasks.compression.candidates import Absent, Candidate
+from tasks.compression.choose import misses
+from tasks.compression.context import Context
+from tasks.compression.export import export
+from tasks.compression.finished import Finished
+from tasks.compression.measure import choose_threads, measure_latency, onnx_run
+from tasks.compression.networks import FP32, Plan, ladders, original
+from tasks.compression.quantize import draw, quantize
+from tasks.errors import CompressionError
+from tasks.runtime import available
+
+_RUNS = 30  # timed, of a shape
+_FASTER = 1.1  # times as fast is beyond what such a short measurement gets wrong
+log = logging.getLogger(__name__)
+
+
+class Search:
+    """Builds the candidates of one compression: its rows `candidates`, `failed` and `skipped`."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.candidates: list[Candidate] = []
+        self.failed: list[Absent] = []
+        self.skipped: list[Absent] = []
+        self._finished = Finished(context)
+
+    def run(self) -> None:
+        """Build everything; raises CompressionError when fp32 itself fails."""
+        _warn_of_missing_classes(self.context)
+        for plan in original(self.context):
+            self._build(plan)
+            if plan.name == FP32:
+                self._require_fp32()
+        for ladder in ladders(self.context):
+            self._climb(ladder)
+
+    def _climb(self, ladder: Sequence[Plan]) -> None:
+        low, high, first = 0, len(ladder) - 1, True
+        while low <= high:
+            if not self._finished.has_time():
+                limit = f"compress.minutes {self.context.params.minutes:g} had passed"
+                self._skip(ladder[low : high + 1], limit)
+                return
+            middle = (low + high) // 2
+            plan = ladder[middle]
+            faster = None if first else self._faster_than(plan)
+            if faster:
+                self._skip(ladder[low : middle + 1], faster)
+                low = middle + 1
+            elif self._build(plan):
+                self._skip(ladder[low:middle], f"{plan.name} is smaller and keeps the budget")
+                low = middle + 1
+            else:
+                reason = f"{plan.name}, which is milder, does not keep the budget"
+                self._skip(ladder[middle + 1 : high + 1], reason)
+                high = middle - 1
+            first = False
+
+    def _build(self, plan: Plan) -> bool:
+        """Whether a candidate of this network keeps the accuracy and agreement of the budget."""
+        found = self._finished.load(plan)
+        if found is None:
+            found = build(self.context, plan)
+            self._finished.save(plan, found)
+        candidates = [row for row in found if isinstance(row, Candidate)]
+        self.candidates += candidates
+        self.failed += [row for row in found if isinstance(row, Absent)]
+        return any(self._keeps(candidate) for candidate in candidates)
+
+    def _keeps(self, candidate: Candidate) -> bool:
+        budget = self.context.budget
+        if candidate.verdict == "rejected":
+            return False
+        if budget is None:
+            return True
+        accuracy_only = budget.model_copy(update={"max_latency_ms": None, "max_size_mb": None})
+        return not misses(candidate, self.candidates[0], accuracy_only)
+
+    def _skip(self, plans: Sequence[Plan], reason: str) -> None:
+        for plan in plans:
+            log.info("%s is passed over: %s", plan.name, reason)
+            self.skipped.append(Absent(name=plan.name, technique=plan.technique, reason=reason))
+
+    def _faster_than(self, plan: Plan) -> str | None:
+        """Why this network cannot be the fastest, if it cannot: a measurement of its shape."""
+        rivals = [candidate for candidate in self.candidates if self._keeps(candidate)]
+        folder, image = self.context.folder, self.context.validation.images[:1].copy()
+        threads = choose_threads(folder / f"{FP32}.onnx", image, _RUNS)
+        try:
+            files = self._shape(plan)
+        except CompressionError:
+            return None  # building it will say why
+        own = {
+            f"shape {file} {runtime}": onnx_run(folder / file, image, threads, runtime)
+            for file in files
+            for runtime in available()
+        }
+        theirs = {
+            rival.name: onnx_run(folder / rival.file, image, threads, rival.runtime)
+            for rival in rivals
+        }
+        found = measure_latency(own | theirs, _RUNS)
+        least = min(found[name].median_ms for name in own)
+        best = min(theirs, key=lambda name: found[name].median_ms, default=None)
+        if best is None or least < _FASTER * found[best].median_ms:
+            return None
+        return (
+            f"its shape alone takes {least:.3g} ms; {best}, which keeps the budget, "
+            f"{found[best].median_ms:.3g} ms"
+        )
+
+    def _shape(self, plan: Plan) -> list[str]:
+        """Files of the untrained network in float and in int8."""
+        context = self.context
+        model, spec = plan.shape(context)
+        source, target = context.folder / "shape.onnx", context.folder / "shape-int8.onnx"
+        export(model, spec, source)
+        quantize(source, target, context.train.images, 16, context.params.seed, "min_max")
+        return [source.name, target.name]
+
+    def _require_fp32(self) -> None:
+        """Without the fp32 graph there is nothing to compare with."""
+        for failure in self.failed:
+            if failure.name == FP32:
+                raise CompressionError(f"the trained model cannot be exported: {failure.reason}")
+        fp32 = self.candidates[0]
+        if fp32.verdict == "rejected":
+            raise CompressionError(f"the exported fp32 model {fp32.reason}")
+
+
+def _warn_of_missing_classes(context: Context) -> None:
+    """Ranges of activations can only hold what the calibration images show."""
+    labels, settings = context.train.labels, context.params
+    rows, _ = draw(len(labels), settings.quantize.calibration_images, settings.seed)
+    shown, present = (len(np.unique(some)) for some in (labels[rows], labels))
+    if shown < present:
+        log.warning(
+            "the %d calibration images show %d of the %d classes: int8 may be wrong on the others; "
+            "raise compress.quantize.calibration_images",
+            len(rows),
+            shown,
+            present,
+        )
