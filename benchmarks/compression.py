@@ -36,11 +36,12 @@ from benchmarks._cifar import add_data_argument, class_folders
 from benchmarks._shards import shards_of
 from tasks.compression.export import export
 from tasks.compression.quantize import Limits, draw, quantize
-from tasks.compression.runtime import open_session, run_logits
+from tasks.compression.runtime import run_logits
 from tasks.data.shards import Shards, ShardSplit, open_shards
 from tasks.data.sources.folders import find_split_files
 from tasks.params import load_params
 from tasks.pixels import Pixels, crop
+from tasks.runtime import open_session
 from tasks.schema import Train
 from tasks.training.loop import fit
 from tasks.training.models import build, channel_moments, load_model, save_model, spec_for

@@ -18,11 +18,12 @@ from tasks.compression.distil import distil
 from tasks.compression.export import export
 from tasks.compression.prune import prune
 from tasks.compression.quantize import Limits, draw, quantize
-from tasks.compression.runtime import Floats, open_session, run_logits
+from tasks.compression.runtime import run_logits
 from tasks.compression.storage import store
 from tasks.compression.targets import count_parameters
 from tasks.data.shards import ShardSplit
 from tasks.errors import CompressionError
+from tasks.runtime import Floats, open_session
 from tasks.schema import Budget, Compress, Storage, Train
 from tasks.training.loop import predict
 from tasks.training.models import Classifier, ModelSpec

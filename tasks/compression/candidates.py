@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.runtime import RuntimeName
+
 Verdict = Literal["chosen", "eligible", "rejected"]
 
 
@@ -44,6 +46,8 @@ class Candidate(_Frozen):
     parity_max_difference: float = Field(description="of probabilities, from its PyTorch model")
     parity_agreement: float = Field(description="same class as its PyTorch model")
     size_bytes: int
+    runtime: RuntimeName = Field("onnxruntime", description="what it was measured on and is for")
+    threads: int = Field(1, description="of the runtime while measured")
     latency_ms: float = Field(0.0, description="median at batch 1")
     latency_p95_ms: float = 0.0
     quantization: Quantization | None = Field(None, description="of int8: how it was made")
@@ -70,7 +74,6 @@ class Results(_Frozen):
     reason: str
     fp32: str
     eager_fp32_latency_ms: float
-    intra_op_threads: int = Field(description="of every ONNX candidate while measured")
     eager_threads: int = Field(description="of eager PyTorch while measured")
     candidates: list[Candidate]
     failed: list[Failure]

@@ -82,6 +82,7 @@ def compress(context: Context, budget: Budget) -> Results:
             update={
                 "latency_ms": latency[candidate.name].median_ms,
                 "latency_p95_ms": latency[candidate.name].p95_ms,
+                "threads": threads,
             }
         )
         for candidate in candidates
@@ -94,7 +95,6 @@ def compress(context: Context, budget: Budget) -> Results:
         reason=chosen.reason,
         fp32=FP32,
         eager_fp32_latency_ms=eager,
-        intra_op_threads=threads,
         eager_threads=torch.get_num_threads(),
         candidates=judged,
         failed=failed,

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tasks.compression.runtime import open_session, usable_cores
 from tasks.pixels import Pixels
+from tasks.runtime import RuntimeName, open_model, usable_cores
 from tasks.training.models import Classifier, ModelSpec, normalise
 
 _ROUNDS = 10
@@ -39,10 +39,10 @@ def measure_latency(runs: Mapping[str, Run], times: int) -> dict[str, Latency]:
     return {name: _latency(values) for name, values in seconds.items()}
 
 
-def onnx_run(path: Path, image: Pixels, threads: int) -> Run:
+def onnx_run(path: Path, image: Pixels, threads: int, runtime: RuntimeName = "onnxruntime") -> Run:
     """One image, uint8 1×S×S×3, through an ONNX file to its logits."""
-    session = open_session(path, threads)
-    return lambda: session.run(["logits"], {"images": image})
+    run = open_model(path, runtime, threads, ["logits"])
+    return lambda: run(image)
 
 
 def eager_run(model: Classifier, spec: ModelSpec, image: Pixels) -> Run:

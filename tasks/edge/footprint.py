@@ -35,7 +35,7 @@ def footprint(model: Path, threads: int, shape: tuple[int, ...]) -> Footprint:
 def _measure(model: str, threads: int, shape: tuple[int, ...]) -> Footprint:
     import numpy as np
 
-    from tasks.compression.runtime import open_session
+    from tasks.runtime import open_session
 
     images = np.zeros(shape, np.uint8)
     libraries = _resident()

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from tasks.compression.runtime import open_session
 from tasks.edge.footprint import Footprint, footprint
 from tasks.edge.machine import Machine, measure_machine
 from tasks.edge.operators import INPUT, Operator, operators
 from tasks.errors import BundleError
+from tasks.runtime import open_session
 
 _WARM_UP = 5
 
