@@ -19,56 +19,39 @@ import argparse
 import json
 import logging
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from onnxruntime.quantization import CalibrationDataReader, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from benchmarks._cifar import add_data_argument, class_folders
+from benchmarks._int8_peers import NAIVE, NNCF, quantize_naively, quantize_with_nncf
 from benchmarks._shards import shards_of
 from tasks.compression.export import export
 from tasks.compression.quantize import Limits, draw, quantize
-from tasks.compression.runtime import open_session, run_logits
+from tasks.compression.runtime import in_batches, run_logits
 from tasks.data.shards import Shards, ShardSplit, open_shards
 from tasks.data.sources.folders import find_split_files
 from tasks.params import load_params
-from tasks.pixels import Pixels, crop
+from tasks.pixels import crop
+from tasks.runtime import RuntimeName, open_model, open_session
 from tasks.schema import Train
 from tasks.training.loop import fit
 from tasks.training.models import build, channel_moments, load_model, save_model, spec_for
 
-PRESET, PEER = Path("conf/presets/small.yaml"), Path(".visionloop/benchmarks/nncf")
+PRESET = Path("conf/presets/small.yaml")
 NETWORKS = ("resnet_small", "mobilenet_v3_small")
 SIZE, BUDGET, CALIBRATION, SEED = 32, 0.005, 512, 0
-OURS, NAIVE, NNCF = "ours", "onnxruntime quantize_static", "NNCF + OpenVINO"
-# Run in the environment of NNCF: the network, the calibration and the test images, the logits.
-SCRIPT = """
-import sys
-import nncf, numpy as np, openvino as ov
-network, data, answers = sys.argv[1:]
-arrays = np.load(data)
-core = ov.Core()
-images = [arrays["calibration"][i : i + 1] for i in range(len(arrays["calibration"]))]
-quantized = nncf.quantize(core.read_model(network), nncf.Dataset(images))
-compiled = core.compile_model(quantized, "CPU")
-parts = np.array_split(arrays["test"], max(1, len(arrays["test"]) // 64))
-np.save(answers, np.concatenate([compiled(part)["logits"] for part in parts]))
-"""
+OURS = "ours"
 
 
 def main() -> None:
     arguments = _arguments()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("tasks.compression").setLevel(logging.INFO)
-    peer = _peer_environment()
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
         keep = arguments.keep or Path(scratch, "networks")
@@ -76,7 +59,7 @@ def main() -> None:
         for name in arguments.networks:
             folder = keep / f"{name}-{arguments.images}-{arguments.epochs}"
             exported = _trained(name, shards, arguments.epochs, folder)
-            found[name] = dict(_accuracies(exported, shards, Path(scratch), peer))
+            found[name] = dict(_accuracies(exported, shards, Path(scratch)))
             _print(name, found[name])
     _report(found)
 
@@ -122,24 +105,18 @@ def _trained(name: str, shards: Shards, epochs: int, folder: Path) -> Path:
     return exported
 
 
-def _accuracies(
-    exported: Path, shards: Shards, scratch: Path, peer: Path
-) -> Iterator[tuple[str, float]]:
+def _accuracies(exported: Path, shards: Shards, scratch: Path) -> Iterator[tuple[str, float]]:
     """Test accuracy (0..1) of the network in float and as each quantizes it."""
     train, validation, test = (shards.split(name) for name in ("train", "validation", "test"))
     rows, _ = draw(len(train), CALIBRATION, SEED)
     calibration = np.ascontiguousarray(crop(train.images[rows], SIZE))
     yield "fp32", _accuracy(exported, test)
     naive = scratch / "naive.onnx"
-    _naive(exported, naive, calibration)
+    quantize_naively(exported, naive, calibration)
     yield NAIVE, _accuracy(naive, test)
-    arrays, answers = scratch / "arrays.npz", scratch / "answers.npy"
-    np.savez(arrays, calibration=calibration, test=test.images)
-    command = [str(peer), "-c", SCRIPT, str(exported), str(arrays), str(answers)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"error: NNCF failed\n{done.stderr[-2000:]}")
-    yield NNCF, float((np.load(answers).argmax(1) == test.labels).mean())
+    nncf = scratch / "nncf.xml"
+    quantize_with_nncf(exported, nncf, calibration)
+    yield NNCF, _accuracy(nncf, test, "openvino")
     ours = scratch / "ours.onnx"
     made = quantize(
         exported, ours, train.images, CALIBRATION, SEED, limits=_limits(exported, validation)
@@ -155,40 +132,9 @@ def _limits(exported: Path, validation: ShardSplit) -> Limits:
     return Limits(validation.images, validation.labels, wanted, accuracy - BUDGET, 0.0)
 
 
-def _naive(source: Path, target: Path, calibration: Pixels) -> None:
-    """As onnxruntime's documentation says: prepare, then quantize with every default."""
-    prepared = target.with_name("prepared.onnx")
-    quant_pre_process(source, prepared)
-    quantize_static(prepared, target, _Reader(calibration))
-
-
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Feeds calibration images in batches."""
-
-    def __init__(self, images: Pixels) -> None:
-        self._batches: Iterator[npt.NDArray[Any]] = iter(np.array_split(images, len(images) // 16))
-
-    def get_next(self) -> dict[str, Pixels] | None:
-        """The next batch by input name, or None at the end."""
-        batch = next(self._batches, None)
-        return None if batch is None else {"images": batch}
-
-
-def _accuracy(path: Path, split: ShardSplit) -> float:
-    logits = run_logits(open_session(path, 1), split.images)
-    return float((logits.argmax(1) == split.labels).mean())
-
-
-def _peer_environment() -> Path:
-    """The interpreter of an environment that has NNCF and OpenVINO; made on first use."""
-    python = PEER / "bin" / "python"
-    if not python.exists():
-        uv = str(Path(sys.executable).with_name("uv"))
-        subprocess.run([uv, "venv", "--quiet", str(PEER)], check=True)
-        packages = ["nncf==3.4.0", "openvino==2026.4.1"]
-        command = [uv, "pip", "install", "--quiet", "--python", str(python), *packages]
-        subprocess.run(command, check=True)
-    return python
+def _accuracy(path: Path, split: ShardSplit, runtime: RuntimeName = "onnxruntime") -> float:
+    run = open_model(path, runtime, 1, ["logits"])
+    return float((in_batches(run, split.images, (64,)).argmax(1) == split.labels).mean())
 
 
 def _print(name: str, accuracies: dict[str, float]) -> None:
@@ -209,7 +155,7 @@ def _report(found: dict[str, dict[str, float]]) -> None:
         for name, values in found.items()
     }
     line = {"benchmark": "compression", "ours": drops[OURS], "peer": min(peers.values())}
-    line |= {"drop": drops[OURS], "peers": peers, "unit": "points"}  # type: ignore[dict-item]
+    line |= {"drop": drops[OURS], "peers": peers, "unit": "points"}
     print(json.dumps(line | {"networks": percent}))
 
 

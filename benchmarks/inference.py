@@ -1,141 +1,322 @@
-"""Latency at batch 1: the deployed model (our export, static int8) against eager PyTorch fp32.
+"""Latency of the artifact that `compress` chooses, beside PyTorch, ONNX Runtime and others' int8.
 
-python -m benchmarks.inference [--data ARCHIVE.tar.gz | FOLDER] [--runs N]
+python -m benchmarks.inference [--data CIFAR10.tar.gz | FOLDER] [--networks NAME ...] [--images N]
+    [--epochs E] [--fine-epochs E] [--students E] [--prune-epochs E] [--runs N] [--keep FOLDER]
 
-resnet18 and mobilenet_v2 at 224×224, ten classes. The weights are randomly initialised (batch
-norms fitted to the images): enough for latency, not for accuracy. Quantization is calibrated on
-real images, --data's, resized. Both sides start from one uint8 image; the peer is the faster of
-PyTorch's two memory formats, and has the same threads. ORT fp32 is shown beside them. `ratio`,
-peer over ours, is the smaller of the two networks'.
+resnet18 and mobilenet_v2 learn --images images of CIFAR-10, enlarged: --epochs at 96×96, which is
+six times as fast, and --fine-epochs at 224×224. Then our own step makes its candidates at 224×224
+with a budget of 0.5 points: int8, a resnet_small taught for --students epochs, and half of the
+channels pruned and tuned for --prune-epochs, on ONNX Runtime and OpenVINO, and chooses.
+
+Peers: eager PyTorch fp32 in the better of its two memory formats, torch.compile, ONNX Runtime
+fp32, ONNX Runtime's own static int8, and NNCF's int8 on OpenVINO. All are timed in turn in one
+process, with all cores, at batch 1 and 32, from uint8 pixels to logits; accuracy is of --test test
+images. JSON, the smaller of the networks: `ratio` is eager PyTorch by ours as chosen, `quantized`
+by our fastest int8 of the network itself within the budget, `best_peer_ratio` the fastest peer by
+ours as chosen, all at batch 1.
+
+--keep leaves the trained networks in a folder and takes them from there the next time.
 """
 
 import argparse
 import copy
-import io
 import json
-import os
-import sys
-import tarfile
+import logging
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks._cifar import add_data_argument
-from tasks.compression.export import export
-from tasks.compression.measure import Latency, Run, eager_run, measure_latency, onnx_run
-from tasks.compression.quantize import quantize
-from tasks.pixels import Pixels, fit, read
-from tasks.schema import Architecture
-from tasks.training.models import Classifier, ModelSpec, build, normalise
+from benchmarks._cifar import add_data_argument, class_folders
+from benchmarks._int8_peers import NAIVE, NNCF, quantize_naively, quantize_with_nncf
+from benchmarks._shards import shards_of
+from tasks.compression.candidates import Candidate, Results
+from tasks.compression.compress import compress
+from tasks.compression.context import Context
+from tasks.compression.measure import Run, compare_latency, eager_run, onnx_run
+from tasks.compression.quantize import draw
+from tasks.compression.runtime import in_batches
+from tasks.data.shards import Shards, ShardSplit, open_shards
+from tasks.data.sources.folders import find_split_files
+from tasks.params import load_params
+from tasks.pixels import Pixels
+from tasks.runtime import open_model, usable_cores
+from tasks.schema import Params, Train
+from tasks.training.loop import fit, predict
+from tasks.training.models import (
+    Classifier,
+    ModelSpec,
+    build,
+    channel_moments,
+    load_model,
+    normalise,
+    save_model,
+    spec_for,
+)
 
-SIZE, IMAGES, SUFFIXES = 224, 64, (".jpg", ".jpeg", ".png")
-NETWORKS: tuple[Architecture, ...] = ("resnet18", "mobilenet_v2")
+PRESET = Path("conf/presets/photo.yaml")
+NETWORKS = ("resnet18", "mobilenet_v2")
+SIZE, SMALLER, SEED, BATCH = 224, 96, 0, 32
+BUDGET, CALIBRATION = 0.005, 128
+OURS, QUANTIZED, EAGER = "ours, chosen", "ours, quantized alone", "eager PyTorch fp32"
+LAST = "eager PyTorch fp32, channels last"
+COMPILED, FP32 = "torch.compile", "ONNX Runtime fp32"
+Row = dict[str, float]
 
 
 def main() -> None:
     arguments = _arguments()
-    images = np.stack([fit(read(data, 10**8), SIZE, "stretch") for data in _files(arguments.data)])
-    threads = torch.get_num_threads()
-    results = {}
-    for architecture in NETWORKS:
-        with tempfile.TemporaryDirectory() as scratch:
-            runs = _runs(architecture, images, Path(scratch), threads)
-            results[architecture] = measure_latency(runs, arguments.runs)
-    _report(results, threads)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("tasks").setLevel(logging.INFO)
+    found = {}
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        keep = arguments.keep or scratch / "networks"
+        shards = {side: _shards(arguments, scratch, keep, side) for side in (SMALLER, SIZE)}
+        for architecture in arguments.networks:
+            folder = keep / f"{architecture}-{arguments.epochs}-{arguments.fine_epochs}"
+            model, spec = _trained(architecture, shards, arguments, folder)
+            results, folder = _compressed(model, spec, shards[SIZE], arguments, folder)
+            found[architecture] = _rows(model, spec, shards[SIZE], results, folder, arguments)
+            _print(architecture, results, found[architecture])
+    _report(found)
 
 
-def _runs(architecture: Architecture, images: Pixels, folder: Path, threads: int) -> dict[str, Run]:
-    spec = ModelSpec(
-        architecture=architecture,
-        width=16,
-        depth=1,
-        classes=tuple("0123456789"),
-        size=SIZE,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
+def _shards(arguments: argparse.Namespace, scratch: Path, keep: Path, side: int) -> Shards:
+    """CIFAR-10 through our own steps, enlarged to `side`."""
+    target = keep / f"shards-{side}-{arguments.images}-{arguments.test}"
+    if target.exists():
+        return open_shards(target)
+    cifar = class_folders(arguments.data, scratch / "cifar").parent
+    images = scratch / f"images-{side}"
+    for label in sorted(folder.name for folder in (cifar / "train").iterdir()):
+        each = arguments.images // 10
+        for number, file in enumerate(sorted((cifar / "train" / label).glob("*.jpg"))[:each]):
+            _copy(file, images / ("val" if number % 5 == 0 else "train") / label)
+        for file in sorted((cifar / "test" / label).glob("*.jpg"))[: arguments.test // 10]:
+            _copy(file, images / "test" / label)
+    values = {"prepare.size": side, "prepare.resize": "stretch"}
+    return shards_of(find_split_files(images), images, load_params(PRESET, values), target)
+
+
+def _copy(file: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(file, folder)
+
+
+def _trained(
+    architecture: str, shards: Mapping[int, Shards], arguments: argparse.Namespace, folder: Path
+) -> tuple[Classifier, ModelSpec]:
+    """The network at 224×224, trained unless it is there."""
+    if (folder / "model").exists():
+        return load_model(folder / "model")
+    weights: str | None = None
+    for side, epochs, lr in (
+        (SMALLER, arguments.epochs, 0.05),
+        (SIZE, arguments.fine_epochs, 0.01),
+    ):
+        config = _train(load_params(PRESET), architecture, epochs, lr)
+        train, validation = (shards[side].split(name) for name in ("train", "validation"))
+        spec = spec_for(shards[side], config, channel_moments(train.images))
+        torch.manual_seed(SEED)
+        model = build(spec, weights)
+        fit(model, train, validation, spec, config)
+        weights = str(folder / f"model-{side}")
+        save_model(Path(weights), model, spec)
+    Path(str(weights)).rename(folder / "model")
+    return load_model(folder / "model")
+
+
+def _train(params: Params, architecture: str, epochs: int, lr: float) -> Train:
+    values: dict[str, Any] = params.train.model_dump()
+    values |= {"architecture": architecture, "epochs": epochs, "patience": epochs, "seed": SEED}
+    values |= {"optimizer": "sgd", "lr": lr, "weight_decay": 5e-4, "batch_size": 32}
+    values["augment"] |= {"flip": True, "preset": "light"}
+    return Train.model_validate(values)
+
+
+def _compressed(
+    model: Classifier,
+    spec: ModelSpec,
+    shards: Shards,
+    arguments: argparse.Namespace,
+    folder: Path,
+) -> tuple[Results, Path]:
+    """What our step makes and chooses, and the folder of its graphs."""
+    params = load_params(PRESET)
+    values: dict[str, Any] = params.compress.model_dump() | {"latency_runs": arguments.runs}
+    values["distil"] |= {
+        "architecture": "resnet_small", "widths": [arguments.width], "epochs": arguments.students
+    }  # fmt: skip
+    values["prune"] |= {"ratios": [0.5], "epochs": arguments.prune_epochs, "lr": 0.01, "steps": 1}
+    values["quantize"] |= {"calibration_images": CALIBRATION}
+    work = folder / "compress"
+    context = Context(
+        teacher=model,
+        spec=spec,
+        train=shards.split("train"),
+        validation=shards.split("validation"),
+        training=_train(params, spec.architecture, arguments.students, 0.05),
+        params=type(params.compress).model_validate(values),
+        folder=work / "graphs",
+        work=work,
+        budget=params.budget.model_copy(update={"max_accuracy_drop": BUDGET, "min_agreement": 0.0}),
     )
-    model = _network(spec, images)
-    fp32, int8 = folder / "fp32.onnx", folder / "int8.onnx"
-    export(model, spec, fp32)
-    quantize(fp32, int8, images, len(images), seed=0)
+    context.folder.mkdir(parents=True, exist_ok=True)
+    assert context.budget is not None
+    return compress(context, context.budget, BATCH), context.folder
+
+
+def _rows(
+    model: Classifier,
+    spec: ModelSpec,
+    shards: Shards,
+    results: Results,
+    graphs: Path,
+    arguments: argparse.Namespace,
+) -> dict[str, Row]:
+    """Milliseconds at both batches and test accuracy, of ours and of every peer."""
+    test, train = shards.split("test"), shards.split("train")
+    rows, _ = draw(len(train.labels), CALIBRATION, SEED)
+    calibration = np.ascontiguousarray(train.images[rows])
+    naive, nncf = graphs / "naive.onnx", graphs / "nncf.xml"
+    quantize_naively(graphs / "fp32.onnx", naive, calibration)
+    quantize_with_nncf(graphs / "fp32.onnx", nncf, calibration)
+    ours = {OURS: results.named(results.chosen), QUANTIZED: _quantized(results)}
+    eager = float((predict(model, test.images, spec).argmax(1) == test.labels).mean())
+    accuracy = {
+        **{title: _of(graphs / c.file, c, test) for title, c in ours.items()},
+        **dict.fromkeys((EAGER, LAST, COMPILED, FP32), eager),
+        NAIVE: _accuracy(naive, "onnxruntime", test),
+        NNCF: _accuracy(nncf, "openvino", test),
+    }
+    found: dict[str, Row] = {title: {"accuracy": value} for title, value in accuracy.items()}
+    for batch, runs in ((1, arguments.runs), (BATCH, max(10, arguments.runs // 10))):
+        images = np.ascontiguousarray(test.images[:batch])
+        timed = compare_latency(_runs(model, spec, ours, graphs, images), EAGER, runs)
+        for title, latency in timed.latency.items():
+            found[title][f"ms_{batch}"] = latency.median_ms
+    return found
+
+
+def _runs(
+    model: Classifier,
+    spec: ModelSpec,
+    ours: Mapping[str, Candidate],
+    graphs: Path,
+    images: Pixels,
+) -> dict[str, Run]:
+    cores = usable_cores()
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    image = images[:1]
+    last = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return {
-        "ours int8": onnx_run(int8, image, threads),
-        "ORT fp32": onnx_run(fp32, image, threads),
-        "eager fp32": eager_run(plain, spec, image),
-        "eager fp32 channels_last": eager_run(model, spec, image),
+        **{t: onnx_run(graphs / c.file, images, c.threads, c.runtime) for t, c in ours.items()},
+        EAGER: eager_run(plain, spec, images),
+        LAST: eager_run(last, spec, images),
+        COMPILED: _compiled(plain, spec, images),
+        FP32: onnx_run(graphs / "fp32.onnx", images, cores),
+        NAIVE: onnx_run(graphs / "naive.onnx", images, cores),
+        NNCF: onnx_run(graphs / "nncf.xml", images, cores, "openvino"),
     }
 
 
-def _network(spec: ModelSpec, images: Pixels) -> Classifier:
-    """A network of random weights whose batch norms have seen the images."""
-    torch.manual_seed(0)
-    model = build(spec).train()
-    with torch.no_grad():
-        for batch in torch.from_numpy(images).split(16):
-            model(normalise(batch, spec))
-    return model.eval()
+def _compiled(model: Classifier, spec: ModelSpec, images: Pixels) -> Run:
+    """The network and the normalisation, compiled together; the first call compiles."""
+    whole = torch.compile(lambda pixels: model(normalise(pixels, spec)))
+    pixels = torch.from_numpy(images)
+
+    def run() -> object:
+        with torch.inference_mode():
+            return whole(pixels)
+
+    return run
 
 
-def _files(data: Path) -> list[bytes]:
-    """The first IMAGES image files, in a fixed order that mixes the classes."""
-    found = sorted(_members(data), key=lambda item: Path(item[0]).stem)
-    if not found:
-        sys.exit(f"error: no images at {data}; give an archive or a folder of images with --data")
-    return [content for _, content in found[:IMAGES]]
+def _quantized(results: Results) -> Candidate:
+    """The fastest int8 graph of the network itself that keeps the accuracy."""
+    fp32 = results.named(results.fp32)
+    kept = [c for c in results.candidates if c.file == "fp32-int8.onnx"]
+    kept = [c for c in kept if fp32.accuracy - c.accuracy <= BUDGET + 1e-9] or [fp32]
+    return min(kept, key=lambda candidate: candidate.latency_ms)
 
 
-def _members(data: Path) -> Iterator[tuple[str, bytes]]:
-    if data.is_dir():
-        paths = sorted(path for path in data.rglob("*") if path.suffix.lower() in SUFFIXES)
-        for path in paths[:: max(1, len(paths) // IMAGES)]:
-            yield str(path), path.read_bytes()
-    elif data.is_file():
-        with tarfile.open(data) as archive:
-            images = [m for m in archive.getmembers() if m.name.lower().endswith(SUFFIXES)]
-            for member in images[:: max(1, len(images) // IMAGES)]:
-                stream = archive.extractfile(member) or io.BytesIO()
-                yield member.name, stream.read()
+def _of(path: Path, candidate: Candidate, test: ShardSplit) -> float:
+    return _accuracy(path, candidate.runtime, test)
 
 
-def _report(results: dict[str, dict[str, Latency]], threads: int) -> None:
-    print(f"{'network':14s} {'runtime':26s} {'median ms':>10s} {'p95 ms':>8s}   {threads} threads")
-    ours, peers = {}, {}
-    for network, latency in results.items():
-        for runtime, value in latency.items():
-            print(f"{network:14s} {runtime:26s} {value.median_ms:10.2f} {value.p95_ms:8.2f}")
-        ours[network] = latency["ours int8"].median_ms
-        peers[network] = min(v.median_ms for k, v in latency.items() if k.startswith("eager"))
-    ratios = {network: peers[network] / ours[network] for network in results}
-    worst = min(ratios, key=lambda network: ratios[network])
+def _accuracy(path: Path, runtime: Any, test: ShardSplit) -> float:
+    run = open_model(path, runtime, usable_cores(), ["logits"])
+    return float((in_batches(run, test.images, (BATCH,)).argmax(1) == test.labels).mean())
+
+
+def _print(architecture: str, results: Results, rows: Mapping[str, Row]) -> None:
+    chosen = results.named(results.chosen)
+    print(f"\n{architecture}: {chosen.name}, {chosen.technique}, {chosen.threads} threads")
+    print(f"{'':36}{'ms':>8}{'ms, batch 32':>14}{'accuracy':>10}")
+    for title, row in rows.items():
+        print(
+            f"{title:36}{row['ms_1']:8.2f}{row[f'ms_{BATCH}']:14.1f}{row['accuracy']:10.2%}",
+            flush=True,
+        )
+
+
+def _report(found: Mapping[str, Mapping[str, Row]]) -> None:
+    ratios = {name: _ratios(rows) for name, rows in found.items()}
+    worst = min(ratios, key=lambda name: ratios[name]["ratio"])
     line = {
         "benchmark": "inference",
-        "ours": round(ours[worst], 3),
-        "peer": round(peers[worst], 3),
-        "ratio": round(ratios[worst], 2),
+        "ours": round(found[worst][OURS]["ms_1"], 3),
+        "peer": round(min(found[worst][name]["ms_1"] for name in (EAGER, LAST)), 3),
         "unit": "ms",
+        **{
+            key: round(min(one[key] for one in ratios.values()), 3)
+            for key in ("ratio", "quantized", "best_peer_ratio", "best_peer_ratio_32")
+        },
+        "drop": round(max(one["drop"] for one in ratios.values()), 2),
         "network": worst,
-        "ratios": {network: round(ratio, 2) for network, ratio in ratios.items()},
-        "threads": threads,
+        "networks": {
+            name: {key: round(value, 3) for key, value in one.items()}
+            for name, one in ratios.items()
+        },
+        "threads": usable_cores(),
         "size": SIZE,
     }
     print(json.dumps(line))
 
 
+def _ratios(rows: Mapping[str, Row]) -> Row:
+    """`drop` is in points of test accuracy, against PyTorch fp32."""
+    peers = [name for name in rows if name not in (OURS, QUANTIZED)]
+    eager = min(rows[name]["ms_1"] for name in (EAGER, LAST))
+    return {
+        "ratio": eager / rows[OURS]["ms_1"],
+        "quantized": eager / rows[QUANTIZED]["ms_1"],
+        "best_peer_ratio": min(rows[name]["ms_1"] for name in peers) / rows[OURS]["ms_1"],
+        "best_peer_ratio_32": min(rows[n][f"ms_{BATCH}"] for n in peers)
+        / rows[OURS][f"ms_{BATCH}"],
+        "drop": 100 * (rows[EAGER]["accuracy"] - rows[OURS]["accuracy"]),
+        "drop_quantized": 100 * (rows[EAGER]["accuracy"] - rows[QUANTIZED]["accuracy"]),
+    }
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_data_argument(parser)
-    parser.add_argument("--runs", type=int, default=100, help="timed runs of each runtime")
-    arguments = parser.parse_args()
-    if not os.path.exists(arguments.data):
-        sys.exit(
-            f"error: {arguments.data} does not exist; give images with --data or VISIONLOOP_CIFAR10"
-        )
-    return arguments
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--images", type=int, default=5_000, help="a fifth of them to validate")
+    parser.add_argument("--test", type=int, default=2_000, help="test images")
+    parser.add_argument("--epochs", type=int, default=10, help="at 96×96")
+    parser.add_argument("--fine-epochs", type=int, default=1, help="at 224×224")
+    parser.add_argument("--students", type=int, default=10, help="epochs of distillation")
+    parser.add_argument("--width", type=int, default=16, help="of the student")
+    parser.add_argument("--prune-epochs", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=100, help="timed runs of each, at least")
+    parser.add_argument("--keep", type=Path, help="folder for the trained networks")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from tasks.external_data import refuse_external_data
 from tasks.files import write_directory, write_json
 from tasks.params import Settings
 from tasks.pixels import Colour, Pixels, Resize, fit, read
+from tasks.runtime import INSTALL, TITLES, Floats, Run, RuntimeName, available, open_model
 from tasks.schema import Normalisation, Unchanged
 from tasks.signing import sign_directory, verify_directory
 
@@ -33,7 +34,6 @@ MODEL, INFO, REFERENCE = "model.onnx", "bundle.json", "reference.npz"
 REPORT, CARD = "report.html", "MODEL_CARD.md"
 FILES = (MODEL, INFO, REFERENCE, REPORT, CARD)
 
-Floats = npt.NDArray[np.float32]
 log = logging.getLogger(__name__)
 
 
@@ -68,8 +68,12 @@ class InputContract(_Frozen):
 
 
 class Runtime(_Frozen):
-    """How the graph is run."""
+    """How the graph is run: on the runtime `name`, or on ONNX Runtime where that is missing.
 
+    The key with a default came later: without it ONNX Runtime is meant, as it always was.
+    """
+
+    name: RuntimeName = "onnxruntime"
     provider: str
     intra_op_threads: int
 
@@ -114,27 +118,35 @@ class BundleInfo(_Frozen):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle on disk; the ONNX session is opened on first use."""
+    """A verified bundle on disk; the graph is opened on first use."""
 
     path: Path
     info: BundleInfo
     digest: str
 
     @cached_property
-    def _session(self) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.info.runtime.intra_op_threads
-        return onnxruntime.InferenceSession(
-            str(self.path / MODEL), options, providers=[self.info.runtime.provider]
+    def runtime(self) -> RuntimeName:
+        """What runs it here: the runtime that was chosen, or ONNX Runtime where that is missing."""
+        name = self.info.runtime.name
+        if name in available():
+            return name
+        log.warning(
+            "%s was measured on %s, which is not installed: it runs on %s, perhaps slower; %s",
+            self.path,
+            TITLES[name],
+            TITLES["onnxruntime"],
+            INSTALL,
         )
+        return "onnxruntime"
+
+    @cached_property
+    def _run(self) -> Run:
+        threads = self.info.runtime.intra_op_threads
+        return open_model(self.path / MODEL, self.runtime, threads, ["probabilities", "embedding"])
 
     def predict(self, images: Pixels) -> tuple[Floats, Floats]:
         """Run uint8 N×S×S×3 images; gives probabilities float32 N×C and embedding N×D."""
-        probabilities, embedding = self._session.run(
-            ["probabilities", "embedding"], {"images": np.ascontiguousarray(images)}
-        )
+        probabilities, embedding = self._run(images)
         return probabilities, embedding
 
     def pixels(self, source: Path | str | bytes) -> Pixels:

@@ -8,6 +8,7 @@ VisionloopError
  ├─ CompressionError     no candidate can be built or none meets the budget
  ├─ BundleError          a release bundle is missing, altered, of another schema or not exported
  ├─ ServiceError         MLflow, Prefect, a database or a package index cannot be reached
+ ├─ RuntimeMissing       what is to run a model is not installed
  ├─ PipelineError        a DVC stage failed
  ├─ RegistryError        a version or alias is missing, or a promotion is refused
  └─ UploadError          an image sent to the server cannot be accepted
@@ -51,6 +52,10 @@ class BundleError(VisionloopError):
 
 class ServiceError(VisionloopError):
     """A service (MLflow, Prefect, a database, a package index) cannot be reached."""
+
+
+class RuntimeMissing(VisionloopError):
+    """The runtime that is to run a model is not installed."""
 
 
 class PipelineError(VisionloopError):

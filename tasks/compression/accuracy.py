@@ -5,10 +5,10 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from tasks.compression.runtime import Floats
 from tasks.metrics.bootstrap import paired_difference, score_intervals
 from tasks.metrics.classification import confusion_matrix, recall_by_class
 from tasks.metrics.reliability import reliability, softmax
+from tasks.runtime import Floats
 
 CONFIDENCE, BINS = 0.95, 15
 _RESAMPLES, _SEED = 2_000, 0

@@ -16,12 +16,12 @@ from tasks.compression.context import Context
 from tasks.compression.export import export
 from tasks.compression.networks import FP32, Plan
 from tasks.compression.quantize import Limits, quantize
-from tasks.compression.runtime import Floats, in_batches
+from tasks.compression.runtime import in_batches
 from tasks.compression.storage import store
 from tasks.compression.targets import count_parameters
 from tasks.errors import CompressionError
 from tasks.metrics.reliability import softmax
-from tasks.runtime import RuntimeName, available, open_model
+from tasks.runtime import Floats, RuntimeName, available, open_model
 from tasks.schema import Storage
 from tasks.training.loop import predict
 from tasks.training.models import Classifier, ModelSpec
@@ -136,7 +136,8 @@ def _checked(
     """The graph on each runtime at hand, ONNX Runtime first, beside its network's `logits`."""
     path, found = context.folder / f"{name}.onnx", []
     for runtime in available():
-        outputs = in_batches(open_model(path, runtime, 1), context.validation.images, _BATCHES)
+        run = open_model(path, runtime, 1, ["logits"])
+        outputs = in_batches(run, context.validation.images, _BATCHES)
         if not np.isfinite(outputs).all():
             raise CompressionError(f"{path.name} gives logits that are not finite on {runtime}")
         candidate = Candidate(

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import onnx
 
 from tasks.compression.export import INPUT
-from tasks.compression.runtime import Floats, open_session
 from tasks.errors import CompressionError
 from tasks.pixels import Pixels
+from tasks.runtime import Floats, open_session
 from tasks.schema import RangeMethod
 
 Range = tuple[float, float]

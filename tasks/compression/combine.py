@@ -10,11 +10,12 @@ import numpy as np
 
 from tasks.compression.ensemble import ENSEMBLE, METRICS, ONNX
 from tasks.compression.export import export
-from tasks.compression.runtime import open_session, run_logits
+from tasks.compression.runtime import run_logits
 from tasks.data.shards import Shards, ShardSplit, open_shards
 from tasks.errors import CompressionError, TrainingError
 from tasks.files import write_directory, write_json
 from tasks.params import Settings, load_settings
+from tasks.runtime import open_session
 from tasks.schema import Ensemble, Params
 from tasks.training.best import BEST
 from tasks.training.ensemble import (

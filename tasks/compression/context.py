@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tasks.compression.runtime import Floats
 from tasks.data.shards import ShardSplit
+from tasks.runtime import Floats
 from tasks.schema import Budget, Compress, Train
 from tasks.training.loop import predict
 from tasks.training.models import Classifier, ModelSpec

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tasks.compression.runtime import usable_cores
 from tasks.pixels import Pixels
-from tasks.runtime import RuntimeName, open_model
+from tasks.runtime import RuntimeName, open_model, usable_cores
 from tasks.training.models import Classifier, ModelSpec, normalise
 
 _ROUNDS = 10
@@ -74,12 +73,8 @@ def compare_latency(runs: Mapping[str, Run], reference: str, times: int) -> Comp
 
 def onnx_run(path: Path, image: Pixels, threads: int, runtime: RuntimeName = "onnxruntime") -> Run:
     """Images, uint8 N×S×S×3, through an ONNX file to their logits."""
-    model = open_model(
-        path,
-        runtime,
-        threads,
-    )
-    return lambda: model(image)
+    run = open_model(path, runtime, threads, ["logits"])
+    return lambda: run(image)
 
 
 def eager_run(model: Classifier, spec: ModelSpec, image: Pixels) -> Run:

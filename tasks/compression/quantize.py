@@ -21,9 +21,10 @@ from tasks.compression.candidates import FloatLayer, Quantization
 from tasks.compression.equalisation import correct_biases, equalise, pairs
 from tasks.compression.export import save
 from tasks.compression.int8 import activations, layers, prepare, to_int8
-from tasks.compression.runtime import Floats, logit_error, open_session, run_logits
+from tasks.compression.runtime import logit_error, run_logits
 from tasks.compression.sensitivity import costs, put_back
 from tasks.pixels import Images, Pixels, crop
+from tasks.runtime import Floats, open_session
 from tasks.schema import RangeMethod
 
 _WORTH = 0.98  # of the error before: what equalising or correcting must bring it below

@@ -1,30 +1,14 @@
-"""ONNX Runtime as the pipeline uses it: opening a graph, running it over a split."""
+"""ONNX Runtime as compression uses it: fusing a graph, running it over a split."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
 from tasks.pixels import Images, Pixels
-
-PROVIDER = "CPUExecutionProvider"
-Floats = npt.NDArray[np.float32]
-
-
-def open_session(model: Path | bytes, threads: int) -> Any:
-    """An onnxruntime.InferenceSession on the CPU with that many intra-op threads.
-
-    `model` is an ONNX file, or its bytes.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # its warnings are about its own optimizer
-    content = str(model) if isinstance(model, Path) else model
-    return onnxruntime.InferenceSession(content, options, providers=[PROVIDER])
+from tasks.runtime import PROVIDER, Floats
 
 
 def fuse(source: Path, target: Path) -> None:
@@ -51,11 +35,6 @@ def in_batches(
 def logit_error(logits: Floats, wanted: Floats) -> float:
     """Root mean square of the differences, in units of the wanted logits' deviation."""
     return float(np.sqrt(np.mean((logits - wanted) ** 2)) / (wanted.std() + 1e-12))
-
-
-def usable_cores() -> int:
-    """The processor cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _batches(images: Images, sizes: Sequence[int]) -> Iterator[Pixels]:

@@ -12,8 +12,9 @@ from typing import Any
 
 from tasks.compression.calibration import Range
 from tasks.compression.int8 import layers, to_int8
-from tasks.compression.runtime import Floats, logit_error, open_session, run_logits
+from tasks.compression.runtime import logit_error, run_logits
 from tasks.pixels import Pixels
+from tasks.runtime import Floats, open_session
 
 Holds = Callable[[Any], bool]
 log = logging.getLogger(__name__)

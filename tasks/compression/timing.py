@@ -19,8 +19,8 @@ from tasks.compression.measure import (
     onnx_run,
 )
 from tasks.compression.networks import FP32
-from tasks.compression.runtime import usable_cores
 from tasks.pixels import Pixels
+from tasks.runtime import usable_cores
 
 EAGER = "eager"
 _SHORT = 10  # times fewer runs tell one thread from many than tell candidates apart

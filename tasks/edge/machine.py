@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tasks.compression.runtime import open_session
+from tasks.runtime import open_session
 
 Precision = Literal["int8", "float32"]
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from tasks.compression.footprint import Footprint, footprint
-from tasks.compression.runtime import open_session
 from tasks.edge.machine import Machine, measure_machine
 from tasks.edge.operators import INPUT, Operator, operators
 from tasks.errors import BundleError
+from tasks.runtime import open_session
 
 _WARM_UP = 5
 

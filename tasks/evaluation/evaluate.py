@@ -30,12 +30,12 @@ from tasks.errors import TrainingError
 from tasks.evaluation.candidates import read_candidates
 from tasks.evaluation.card import render_card
 from tasks.evaluation.evidence import Evidence, gather_evidence
-from tasks.evaluation.graph import PROVIDER
 from tasks.evaluation.lineage import read_lineage
 from tasks.evaluation.report import render_report
 from tasks.evaluation.tables import class_rows, overall, remarks
 from tasks.files import atomic_write, write_json, write_text
 from tasks.params import load_params, load_settings
+from tasks.runtime import PROVIDER
 from tasks.schema import Params
 from tasks.step import run_step
 from tasks.tracking import RunLog, open_run
@@ -80,7 +80,7 @@ def bundle_info(evidence: Evidence, params: Params) -> BundleInfo:
         technique=chosen.technique,
         classes=list(evidence.shards.classes),
         input=evidence.shards.contract,
-        runtime=Runtime(provider=PROVIDER, intra_op_threads=chosen.threads),
+        runtime=Runtime(name=chosen.runtime, provider=PROVIDER, intra_op_threads=chosen.threads),
         temperature=evidence.deployed.temperature.value,
         measurements=Measurements(
             accuracy=accuracy.value,

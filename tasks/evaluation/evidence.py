@@ -1,6 +1,6 @@
 """Gathers the evidence: fp32 and the deployed graph on the frozen test images.
 
-Takes logits and probabilities from ONNX Runtime, gives `Evidence`: everything the metrics
+Takes logits and probabilities from the runtime of each, gives `Evidence`: everything the metrics
 file, the report, the model card and the bundle say.
 """
 
@@ -92,7 +92,8 @@ def gather_evidence(
     fp32 = _measure_logits(shards, candidates, candidates.fp32, params)[0]
     chosen, logits = _measure_logits(shards, candidates, candidates.chosen, params)
     fold_temperature(candidates.file(candidates.chosen), chosen.temperature.value, model)
-    seen = [run_graph(model, part.images, _OUTPUTS) for part in (test, validation)]
+    runtime = candidates.named(candidates.chosen).runtime
+    seen = [run_graph(model, part.images, _OUTPUTS, runtime) for part in (test, validation)]
     _check_folded(seen[0][0], softmax(logits, chosen.temperature.value), model)
     return Evidence(
         shards=shards,
@@ -130,10 +131,10 @@ def measure(
 def _measure_logits(
     shards: Shards, candidates: Candidates, name: str, params: Evaluate
 ) -> tuple[Measured, Logits]:
-    path = candidates.file(name)
+    path, runtime = candidates.file(name), candidates.named(name).runtime
     logits = {}
     for split in ("validation", "test"):
-        (logits[split],) = run_graph(path, shards.split(split).images, ["logits"])
+        (logits[split],) = run_graph(path, shards.split(split).images, ["logits"], runtime)
     if logits["test"].shape[1] != len(shards.classes):
         raise CompressionError(
             f"{path} tells {logits['test'].shape[1]} classes apart, the shards hold "

@@ -8,10 +8,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from tasks.compression import compress, ensemble
-from tasks.compression.runtime import open_session, run_logits
+from tasks.compression.runtime import run_logits
 from tasks.data.shards import open_shards
 from tasks.errors import ParamsError, TrainingError
 from tasks.params import load_params
+from tasks.runtime import open_session
 from tasks.training import tune
 from tasks.training.inference import predict
 from tasks.training.models import load_model

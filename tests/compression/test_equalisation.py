@@ -11,8 +11,9 @@ from tasks.compression.calibration import observe, ranges
 from tasks.compression.equalisation import correct_biases, equalise, pairs
 from tasks.compression.export import export
 from tasks.compression.int8 import activations, prepare, to_int8
-from tasks.compression.runtime import Floats, logit_error, open_session, run_logits
+from tasks.compression.runtime import logit_error, run_logits
 from tasks.data.shards import Shards
+from tasks.runtime import Floats, open_session
 from tasks.training.models import Classifier, ModelSpec
 
 

@@ -9,8 +9,9 @@ import torch
 
 from tasks.compression.export import IR_VERSION, OPSET, export
 from tasks.compression.quantize import quantize
-from tasks.compression.runtime import open_session, run_logits
+from tasks.compression.runtime import run_logits
 from tasks.data.shards import Shards
+from tasks.runtime import open_session
 from tasks.training.loop import predict
 from tasks.training.models import Classifier, ModelSpec
 

@@ -19,9 +19,10 @@ from tasks.compression.candidates import Candidate, Quantization
 from tasks.compression.context import Context
 from tasks.compression.export import export
 from tasks.compression.quantize import Limits, quantize
-from tasks.compression.runtime import open_session, run_logits
+from tasks.compression.runtime import run_logits
 from tasks.data.shards import Shards, ShardSplit, open_shards, write_index
 from tasks.errors import CompressionError
+from tasks.runtime import open_session
 from tasks.schema import RangeMethod
 from tasks.training.models import Classifier, ModelSpec
 

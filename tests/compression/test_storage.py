@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from tasks.compression.export import export
-from tasks.compression.runtime import open_session, run_logits
+from tasks.compression.runtime import run_logits
 from tasks.compression.storage import store
 from tasks.data.shards import Shards
 from tasks.errors import CompressionError
+from tasks.runtime import open_session
 from tasks.schema import Storage
 from tasks.training.models import Classifier, ModelSpec, build
 
