@@ -157,10 +157,11 @@ def utilisation(task: Task) -> float:
     count = (run.batches.steps - min(WARM, run.batches.steps // 4)) // BLOCKS
     for batches, images in islice(steps, run.batches.steps - count * BLOCKS):
         run.step(batches, images)
-    seconds = {False: 0.0, True: 0.0}
+    seconds: dict[bool, list[float]] = {False: [], True: []}
     for block in range(BLOCKS):
-        seconds[bool(block % 2)] += _seconds(run, list(islice(steps, count)), bool(block % 2))
-    return min(1.0, seconds[True] / seconds[False])
+        there = bool(block % 2)
+        seconds[there].append(_seconds(run, list(islice(steps, count)), there))
+    return min(1.0, median(seconds[True]) / median(seconds[False]))
 
 
 def _seconds(run: Trainer, steps: list[Any], there: bool) -> float:
