@@ -6,6 +6,10 @@ import shutil
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
 
 ARCHIVE = Path("../shared/datasets/cifar10.tar.gz")
 
@@ -39,6 +43,14 @@ def some_images(folder: Path, target: Path, count: int) -> Path:
         for file in sorted(one.iterdir())[: count // len(classes)]:
             shutil.copy(file, target / one.name)
     return target
+
+
+def test_set(images: Path) -> tuple[Any, Any]:
+    """All test images, uint8 N×32×32×3, and their labels, int64 N."""
+    folders = sorted((images / "test").iterdir())
+    files = [(file, label) for label, one in enumerate(folders) for file in sorted(one.iterdir())]
+    pixels = np.stack([np.asarray(Image.open(file).convert("RGB")) for file, _ in files])
+    return pixels, np.array([label for _, label in files])
 
 
 def images_folder(data: Path, scratch: Path) -> Path:

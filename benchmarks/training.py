@@ -30,10 +30,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks._cifar import add_data_argument, class_folders, some_images
+from benchmarks._cifar import add_data_argument, class_folders, some_images, test_set
 from benchmarks._shards import proposed, shards_of
 from tasks.data.sources.folders import find_split_files
 from tasks.evaluation.fold_scores import interval
@@ -109,7 +108,7 @@ def ours(images: Path, seconds: float, seed: int) -> list[Point]:
         left = seconds - (time.perf_counter() - started)
         model = trained(max(1, int(SHARE * left / epoch)))
         taken = time.perf_counter() - started
-    pixels, labels = _test_set(images)
+    pixels, labels = test_set(images)
     every = slice(None, None, EVERY)
     points = []
     final = {name: value.clone() for name, value in model.state_dict().items()}
@@ -147,7 +146,7 @@ def peer(images: Path, seconds: float, seed: int) -> list[Point]:
             copy = {name: value.clone() for name, value in model.state_dict().items()}
             snapshots.append((time.perf_counter() - started, copy))
     taken = time.perf_counter() - started
-    pixels, labels = _test_set(images)
+    pixels, labels = test_set(images)
     final = _accuracy(model, pixels, labels)
     points = []
     for at, weights in snapshots:
@@ -187,14 +186,6 @@ def _usual_batches(folder: Path) -> Iterator[tuple[Tensor, Tensor]]:
     )
     while True:
         yield from loader
-
-
-def _test_set(images: Path) -> tuple[Any, Any]:
-    """All test images, uint8 N×32×32×3, and their labels, int64 N."""
-    folders = sorted((images / "test").iterdir())
-    files = [(file, label) for label, one in enumerate(folders) for file in sorted(one.iterdir())]
-    pixels = np.stack([np.asarray(Image.open(file).convert("RGB")) for file, _ in files])
-    return pixels, np.array([label for _, label in files])
 
 
 def _accuracy(model: nn.Module, pixels: Any, labels: Any) -> float:

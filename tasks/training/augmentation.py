@@ -8,6 +8,7 @@ tasks.training.mixing.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ from tasks.training.erasing import RandomCutout, RandomErasing
 from tasks.training.geometry import RandomAffine, random_crop
 from tasks.training.models import ModelSpec
 from tasks.training.policies import RandomPolicy
+from tasks.training.to_device import sent
+
+Triple = tuple[float, float, float]
 
 
 def augmentation(spec: ModelSpec, recipe: Recipe) -> Callable[[Tensor], Tensor]:
@@ -27,8 +31,8 @@ def augmentation(spec: ModelSpec, recipe: Recipe) -> Callable[[Tensor], Tensor]:
     Of images packed with a margin (P > S) each gives a random part of the spec's size S. Without
     one, and with everything turned off, it gives exactly what `models.normalise` gives.
     """
-    normalise = v2.Normalize([255 * m for m in spec.mean], [255 * s for s in spec.std], True)
-    steps = [v2.ToDtype(torch.float32), *_geometry(recipe), *_colour(recipe), normalise]
+    normalised = _Normalised(spec.mean, spec.std)
+    steps = [v2.ToDtype(torch.float32), *_geometry(recipe), *_colour(recipe), normalised]
     transform = v2.Compose([*steps, *_erasing(recipe)])
     padding = round(recipe.padding_crop * spec.size)
 
@@ -37,6 +41,22 @@ def augmentation(spec: ModelSpec, recipe: Recipe) -> Callable[[Tensor], Tensor]:
         return batch.contiguous(memory_format=torch.channels_last)
 
     return apply
+
+
+class _Normalised(v2.Transform):  # type: ignore[misc]
+    """`v2.Normalize` in place, of 0..255; that one waits for a GPU at every batch."""
+
+    def __init__(self, mean: Triple, std: Triple) -> None:
+        super().__init__()
+        self.mean, self.std = _scaled(mean), _scaled(std)
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """The batch's own memory, changed."""
+        return inpt.sub_(sent(self.mean, inpt.device)).div_(sent(self.std, inpt.device))
+
+
+def _scaled(values: Triple) -> Tensor:
+    return torch.tensor([255 * value for value in values]).view(3, 1, 1)
 
 
 def _geometry(recipe: Recipe) -> list[v2.Transform]:

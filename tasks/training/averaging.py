@@ -33,8 +33,9 @@ class WeightAverage:
         own, new = self.module.state_dict(), model.state_dict()
         real = [name for name, value in own.items() if value.is_floating_point()]
         torch._foreach_lerp_([own[n] for n in real], [new[n] for n in real], 1 - decay)
-        for name in own.keys() - set(real):
-            own[name].copy_(new[name])
+        whole = [name for name in own if name not in set(real)]
+        if whole:  # none in a network without batch norms
+            torch._foreach_copy_([own[n] for n in whole], [new[n] for n in whole])
 
     def state_dict(self) -> dict[str, Any]:
         """The average and how many updates it has seen."""

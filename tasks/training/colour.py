@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from tasks.training.geometry import uniform
+from tasks.training.to_device import sent
 
 # Luminance and two axes of chrominance (YIQ, as in NTSC).
 _YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -36,7 +37,7 @@ class RandomLight(v2.Transform):  # type: ignore[misc]
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Contrast about the image's own mean, then brightness, kept within 0..255."""
-        brightness, contrast = (params[key].to(inpt.device) for key in ("brightness", "contrast"))
+        brightness, contrast = (sent(params[k], inpt.device) for k in ("brightness", "contrast"))
         offset = inpt.mean((1, 2, 3), keepdim=True) * (1 - contrast) * brightness
         return (inpt * (contrast * brightness)).add_(offset).clamp_(0, 255)
 
@@ -66,7 +67,7 @@ class RandomColour(v2.Transform):  # type: ignore[misc]
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Multiply every pixel by its image's matrix, kept within 0..255."""
-        turned = params["matrix"].to(inpt.device) @ inpt.flatten(2)
+        turned = sent(params["matrix"], inpt.device) @ inpt.flatten(2)
         return turned.view(inpt.shape).clamp_(0, 255)
 
 
@@ -86,7 +87,7 @@ class RandomBlur(v2.Transform):  # type: ignore[misc]
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Along the rows, then along the columns; the border is mirrored."""
-        weights = params["weights"].to(inpt.device)
+        weights = sent(params["weights"], inpt.device)
         return _blur_rows(_blur_rows(inpt, weights).mT, weights).mT
 
 
@@ -105,7 +106,7 @@ class RandomNoise(v2.Transform):  # type: ignore[misc]
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Add it, kept within 0..255."""
-        return (inpt + params["noise"].to(inpt.device)).clamp_(0, 255)
+        return (inpt + sent(params["noise"], inpt.device)).clamp_(0, 255)
 
 
 def _blur_rows(images: Tensor, weights: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.profiler import record_function
@@ -14,6 +15,7 @@ from tasks.training.learner import Batch
 from tasks.training.models import ModelSpec
 from tasks.training.reading import read_ahead
 from tasks.training.sampling import EpochOrder
+from tasks.training.to_device import resident, sent
 
 if TYPE_CHECKING:
     from tasks.data.shards import ShardSplit
@@ -23,6 +25,8 @@ Step = list[Rows]  # the rows of each of a step's batches
 
 class EpochBatches:
     """What `steps` optimizer steps an epoch are taken on; `shown` images in all.
+
+    Raw images live on a CUDA device where they fit (see `resident`) and are chosen there.
 
     Args:
         train: the training split.
@@ -42,6 +46,8 @@ class EpochBatches:
         self._train, self._config, self._device = train, config, device
         self._augment = augmentation(spec, config.augment.recipe)
         self._mix = mixing(config.augment.recipe, len(spec.classes))
+        self._labels = sent(torch.from_numpy(np.array(train.labels)), device)
+        self._resident = resident(train.images, device)
         self._order = EpochOrder(train.labels, config.imbalance.sampling, train.weights)
         self.shown = len(self._order)
         # Batches of batch_size or a little more: a last batch of one image would break
@@ -55,7 +61,10 @@ class EpochBatches:
     def read(self, steps: list[Step]) -> Iterator[Tensor]:
         """The images of each batch of the steps, this rank's part of them, one batch ahead."""
         own = [rows[distributed.own_rows(len(rows))] for batches in steps for rows in batches]
-        return read_ahead(self._train.images, own)
+        if self._resident is None:
+            return read_ahead(self._train.images, own)
+        there, device = self._resident, self._device
+        return (there.index_select(0, sent(torch.from_numpy(rows), device)) for rows in own)
 
     def prepared(self, step: Step, images: Iterator[Tensor]) -> Iterator[Batch]:
         """The network's inputs and targets of a step, whose images come next: this rank's part.
@@ -74,8 +83,9 @@ class EpochBatches:
 
     def _batch(self, rows: Rows, images: Tensor) -> Batch:
         with record_function("augment"):
-            labels = torch.from_numpy(self._train.labels[rows]).to(self._device)
-            batch = distributed.gathered(images.to(self._device), len(rows))
+            chosen = sent(torch.from_numpy(rows), self._device)
+            labels = self._labels.index_select(0, chosen)
+            batch = distributed.gathered(sent(images, self._device), len(rows))
             inputs, targets = self._mix(self._augment(batch), labels)
             own = distributed.own_rows(len(rows))
             return inputs[own], targets[own]

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from tasks.training.to_device import sent
+
 _LEAST, _MOST, _RATIO = 0.02, 0.4, math.log(1 / 0.3)  # of the area, and of the sides: the paper's
 
 
@@ -66,6 +68,6 @@ def boxes(centres: Tensor, sides: Tensor, images: Tensor) -> Tensor:
     """
     size = images.shape[-1]
     pixels = (torch.arange(size, device=images.device) + 0.5) / size
-    centres, half = centres.to(images.device), sides.to(images.device) / 2
+    centres, half = sent(centres, images.device), sent(sides, images.device) / 2
     inside = (pixels - centres[:, :, None]).abs() < half[:, :, None]
     return (inside[:, 1, :, None] & inside[:, 0, None, :])[:, None]

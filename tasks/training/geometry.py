@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 
+from tasks.training.to_device import sent
+
 _RATIO = math.log(4 / 3)  # of the sides of a resized crop, either way
 
 
@@ -59,7 +61,7 @@ class RandomAffine(v2.Transform):  # type: ignore[misc]
 
 def resample(images: Tensor, theta: Tensor) -> Tensor:
     """Float N×3×S×S moved by N×2×3 matrices from output to input coordinates (both -1..1)."""
-    grid = _sampling_grid(theta.to(images.device), images.shape[-1])
+    grid = _sampling_grid(sent(theta, images.device), images.shape[-1])
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
@@ -72,11 +74,13 @@ def random_crop(images: Tensor, size: int, padding: int = 0) -> Tensor:
     padding = min(padding, side - 1)
     if side == size and not padding:
         return images
-    places = torch.randint(side + 2 * padding - size + 1, (2, count, 1)) - padding
-    rows, columns = _mirrored(places + torch.arange(size), side)
-    starts = torch.arange(count)[:, None, None] * side**2
+    drawn = torch.randint(side + 2 * padding - size + 1, (2, count, 1)) - padding
+    # Only the places are sent, not a number for every pixel.
+    places, device = sent(drawn, images.device), images.device
+    rows, columns = _mirrored(places + torch.arange(size, device=device), side)
+    starts = torch.arange(count, device=device)[:, None, None] * side**2
     pixels = (starts + rows[:, :, None] * side + columns[:, None, :]).flatten()
-    cut = images.reshape(-1, 3).index_select(0, pixels.to(images.device))
+    cut = images.reshape(-1, 3).index_select(0, pixels)
     return cut.view(count, size, size, 3)
 
 

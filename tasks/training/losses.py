@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tasks.schema import Imbalance
+from tasks.training.to_device import sent
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Of (logits N×C, targets, augmented normalised inputs N×3×S×S): the mean in nats per image.
@@ -91,7 +92,7 @@ def _weighted(weights: Tensor, smoothing: float) -> Loss:
         return F.cross_entropy(
             logits.float(),
             targets,
-            weights.to(logits.device),
+            sent(weights, logits.device),
             reduction="none",
             label_smoothing=smoothing,
         ).mean()
@@ -110,7 +111,7 @@ def _focal(gamma: float, weights: Tensor, smoothing: float) -> Loss:
         log_p = F.log_softmax(logits.float(), 1)
         # 1 - p without cancellation, and with a finite slope where p is 1
         harder = (-torch.expm1(log_p)).clamp(min=1e-6) ** gamma
-        terms = harder * log_p * weights.to(logits.device)
+        terms = harder * log_p * sent(weights, logits.device)
         return -(soft(targets, logits.shape[1], smoothing) * terms).sum(1).mean()
 
     return loss
@@ -124,7 +125,7 @@ def _adjusted(prior: Tensor, smoothing: float) -> Loss:
     """
 
     def loss(logits: Tensor, targets: Tensor, inputs: Tensor) -> Tensor:
-        shifted = logits.float() + prior.to(logits.device)
+        shifted = logits.float() + sent(prior, logits.device)
         return F.cross_entropy(shifted, targets, label_smoothing=smoothing)
 
     return loss

@@ -13,6 +13,7 @@ from torch.distributions import Beta
 
 from tasks.schema import Recipe
 from tasks.training.erasing import boxes
+from tasks.training.to_device import sent
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -51,7 +52,7 @@ def _kept(recipe: Recipe, images: Tensor) -> Tensor:
     share = torch.where(torch.rand(count) < recipe.mix_probability, share, 1)
     sides = (1 - share).sqrt()[:, None].expand(-1, 2)
     outside = ~boxes(torch.rand(count, 2), sides, images)
-    cut, share = (drawn.to(images.device)[:, None, None, None] for drawn in (cut, share))
+    cut, share = (sent(drawn, images.device)[:, None, None, None] for drawn in (cut, share))
     return torch.where(cut, outside, share)
 
 

@@ -22,6 +22,7 @@ from tasks.schema import Activation, Architecture, Train
 from tasks.training.activations import use_activation
 from tasks.training.residual import ResNetSmall
 from tasks.training.stochastic_depth import use_stochastic_depth
+from tasks.training.to_device import sent
 
 if TYPE_CHECKING:
     from tasks.data.shards import Shards
@@ -150,8 +151,8 @@ def _network(spec: ModelSpec) -> Classifier:
 def normalise(images: Tensor, spec: ModelSpec) -> Tensor:
     """uint8 N×S×S×3 to float N×3×S×S (channels_last), with the spec's mean and deviation."""
     x = images.permute(0, 3, 1, 2).float()
-    mean = torch.tensor(spec.mean, device=x.device).view(1, 3, 1, 1)
-    std = torch.tensor(spec.std, device=x.device).view(1, 3, 1, 1)
+    mean = sent(torch.tensor(spec.mean), x.device).view(1, 3, 1, 1)
+    std = sent(torch.tensor(spec.std), x.device).view(1, 3, 1, 1)
     return x.sub_(mean * 255).div_(std * 255)
 
 

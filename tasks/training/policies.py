@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from tasks.training.geometry import resample
+from tasks.training.to_device import sent
 
 Change = Callable[[Tensor, Tensor], Tensor]
 _BINS = 30  # steps of the magnitude
@@ -56,8 +57,8 @@ class RandomPolicy(v2.Transform):  # type: ignore[misc]
             for number, operation in enumerate(OPERATIONS.values()):
                 chosen = (drawn == number).nonzero()[:, 0]
                 if len(chosen) and number:  # the first is identity
-                    rows = chosen.to(images.device)
-                    level = levels[chosen].to(images.device)
+                    rows = sent(chosen, images.device)
+                    level = sent(levels[chosen], images.device)
                     images[rows] = operation.change(images[rows], level)
         return images * 255
 

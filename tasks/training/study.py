@@ -7,12 +7,17 @@ has gone is failed and tried again under a new number. Needs Optuna, which only 
 
 import logging
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import optuna
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import (
+    ExperimentalWarning,
+    StorageInternalError,
+    UpdateFinishedTrialError,
+)
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -158,7 +163,7 @@ def _can_repeat(study: optuna.Study, unfinished: Trials) -> bool:
 
 
 def _load(storage: BaseStorage, place: Place, config: Tune) -> optuna.Study:
-    return optuna.create_study(
+    study = optuna.create_study(
         storage=storage,
         study_name=place.study,
         directions=[direction(objective) for objective in config.objectives],
@@ -166,6 +171,11 @@ def _load(storage: BaseStorage, place: Place, config: Tune) -> optuna.Study:
         pruner=pruner(config),
         load_if_exists=True,
     )
+    if study.metric_names is None:  # for optuna-dashboard, which would say "Objective 0"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names(list(config.objectives))
+    return study
 
 
 def direction(objective: str) -> Literal["minimize", "maximize"]:

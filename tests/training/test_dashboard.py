@@ -34,8 +34,9 @@ def test_the_dashboard_shows_a_study(
         (study,) = _studies(port, dashboard, tmp_path / "log")
         assert study["study_name"] == "tune-1"
         page = f"http://127.0.0.1:{port}/api/studies/{study['study_id']}"
-        trials = httpx.get(page, params={"after": 0}, timeout=30).json()["trials"]
-        assert [trial["state"] for trial in trials] == ["Complete"] * 5
+        shown = httpx.get(page, params={"after": 0}, timeout=30).json()
+        assert [trial["state"] for trial in shown["trials"]] == ["Complete"] * 5
+        assert shown["objective_names"] == ["loss"]
     finally:
         dashboard.terminate()
         dashboard.wait()
