@@ -15,8 +15,10 @@ import torch
 from ruamel.yaml import YAML
 
 from tasks.compression import compress
+from tasks.compression.build import on
 from tasks.errors import CompressionError, DataError, TrainingError
 from tasks.params import load_settings
+from tasks.runtime import available
 from tasks.tracking import outbox, read_events
 from tasks.training.models import load_model, save_model
 
@@ -33,6 +35,10 @@ def set_budget(**limits: float) -> None:
         YAML().dump(values, stream)
 
 
+def on_every_runtime(names: list[str]) -> list[str]:
+    return [on(name, runtime) for name in names for runtime in available()]
+
+
 def start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "tasks.compression.compress"],
@@ -47,7 +53,7 @@ def test_a_killed_step_goes_on_and_ends_with_the_same_models(
     compress.main()
     whole = {name: (project / "data/candidates" / name).read_bytes() for name in MODELS}
     results = json.loads(Path("data/candidates/candidates.json").read_text())
-    assert [row["name"] for row in results["candidates"]] == NAMES
+    assert [row["name"] for row in results["candidates"]] == on_every_runtime(NAMES)
     assert results["failed"] == []
     chosen = [row["name"] for row in results["candidates"] if row["verdict"] == "chosen"]
     assert chosen == [results["chosen"]]
@@ -66,6 +72,14 @@ def test_a_killed_step_goes_on_and_ends_with_the_same_models(
     assert all(name in page for name in NAMES)
     events = read_events(outbox(load_settings()) / "train-0123456789ab")
     assert any(event["type"] == "metrics" for event in events)
+    for row in results["candidates"]:
+        assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]
+        assert row["latency_ratio_low"] <= row["latency_ratio"] <= row["latency_ratio_high"]
+        assert min(row["images_per_second"], row["cold_start_ms"]) > 0
+        assert row["memory_bytes"] > row["size_bytes"]
+    below = read_events(outbox(load_settings()) / "train-0123456789ab-candidate-pruned-int8")
+    assert below[0]["parent"] == "train-0123456789ab"
+    assert [event["type"] for event in below][-1] == "finish"
     assert not list(load_settings().home.glob("checkpoints/*"))
 
     process = start()
@@ -131,4 +145,4 @@ def test_a_candidate_that_cannot_be_built_is_a_row_with_its_reason(project: Path
     assert set(reasons) == {"distilled", "distilled-int8", "pruned", "pruned-int8"}
     assert "diverged" in reasons["distilled"]
     assert "distilled" in reasons["distilled-int8"]
-    assert [row["name"] for row in results["candidates"]] == ["fp32", "fp32-int8"]
+    assert [row["name"] for row in results["candidates"]] == on_every_runtime(NAMES[:2])
