@@ -5,6 +5,7 @@ number of threads may call. Both runtimes read the same file. Reduced precisions
 may have are off, so that they agree.
 """
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -37,26 +38,34 @@ def available() -> list[RuntimeName]:
 
 
 def open_model(
-    model: Path | bytes, runtime: RuntimeName, threads: int, outputs: Sequence[str]
+    model: Path | bytes, runtime: RuntimeName, threads: int, outputs: Sequence[str] = ()
 ) -> Run:
     """A function that runs an ONNX file, or its bytes, on the CPU with that many threads.
 
-    It takes uint8 N×S×S×3, any N, and gives `outputs` in their order, as arrays of the caller's
-    own. Raises RuntimeMissing when `runtime` is not installed, ValueError when the model has no
-    such outputs, and whatever the runtime raises for a model that it cannot run.
+    It takes uint8 N×S×S×3, any N, and gives `outputs` in their order, or all when none is named,
+    as arrays of the caller's own. Raises RuntimeMissing when `runtime` is not installed, ValueError
+    when the model has no such output, and whatever the runtime raises for one it cannot run.
     """
     if runtime not in available():
         raise RuntimeMissing(f"{TITLES[runtime]} is not installed; {INSTALL}")
     if runtime == "openvino":
         return _OpenVino(model, threads, outputs)
     session = open_session(model, threads)
-    _require({output.name for output in session.get_outputs()}, outputs)
+    names = _named([output.name for output in session.get_outputs()], outputs)
 
     def run(images: Pixels) -> list[Floats]:
-        found: list[Floats] = session.run(list(outputs), {INPUT: np.ascontiguousarray(images)})
+        found: list[Floats] = session.run(names, {INPUT: np.ascontiguousarray(images)})
         return found
 
     return run
+
+
+def load(runtime: RuntimeName) -> None:
+    """Load the libraries of a runtime ahead of its first model."""
+    if runtime == "openvino":
+        _core().get_property("CPU", "FULL_DEVICE_NAME")  # which brings its CPU part in
+    else:
+        importlib.import_module("onnxruntime")
 
 
 def open_session(model: Path | bytes, threads: int) -> Any:
@@ -87,11 +96,11 @@ class _OpenVino:
 
     def __init__(self, model: Path | bytes, threads: int, outputs: Sequence[str]) -> None:
         self._model = _core().read_model(model)
-        _require({name for one in self._model.outputs for name in one.get_names()}, outputs)
         self._image = tuple(
             side.get_length() for side in self._model.input(INPUT).partial_shape[1:]
         )
-        self._threads, self._outputs = threads, outputs
+        known = [output.get_any_name() for output in self._model.outputs]
+        self._threads, self._outputs = threads, _named(known, outputs)
         self._compiled: dict[int, _Compiled] = {}
         self._lock = threading.Lock()  # with one stream, requests run one after the other anyway
 
@@ -99,6 +108,8 @@ class _OpenVino:
         if images.dtype != np.uint8 or images.shape[1:] != self._image:
             wanted = "×".join(map(str, self._image))
             raise ValueError(f"the images are {images.dtype} {images.shape}, not uint8 N×{wanted}")
+        if len(images) == 0:  # which OpenVINO answers with what was there, and then crashes
+            return [part[:0] for part in self(np.zeros((1, *self._image), np.uint8))]
         count = 1 if len(images) == 1 else -1
         with self._lock:
             if count not in self._compiled:
@@ -135,8 +146,7 @@ class _Compiled:
         self._input.shape = images.shape
         self._input.data[:] = images
         self._request.infer()
-        # As many rows as images: of none it leaves what was there.
-        return [self._request.get_tensor(port).data[: len(images)].copy() for port in self._ports]
+        return [self._request.get_tensor(port).data.copy() for port in self._ports]
 
 
 @cache
@@ -157,7 +167,8 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def _require(known: set[str], outputs: Sequence[str]) -> None:
-    missing = sorted(set(outputs) - known)
+def _named(known: list[str], wanted: Sequence[str]) -> list[str]:
+    missing = sorted(set(wanted) - set(known))
     if missing:
         raise ValueError(f"the model has no output {', '.join(missing)}")
+    return list(wanted) or known

@@ -1,7 +1,7 @@
 """Memory that a model takes, in a process of its own: python -m tasks.edge.footprint MODEL ...
 
 Prints JSON: bytes resident with the libraries alone, and what the model adds: once it is open,
-and at the peak of opening and some runs. Needs onnxruntime and numpy only, as a device does.
+and at the peak of opening and some runs. Needs the runtime and numpy only, as a device does.
 """
 
 import json
@@ -9,6 +9,9 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
+
+from tasks.runtime import RuntimeName, load, open_model
 
 _RUNS = 3
 
@@ -22,27 +25,28 @@ class Footprint:
     peak: int
 
 
-def footprint(model: Path, threads: int, shape: tuple[int, ...]) -> Footprint:
+def footprint(
+    model: Path, threads: int, shape: tuple[int, ...], runtime: RuntimeName = "onnxruntime"
+) -> Footprint:
     """Open and run the ONNX file on uint8 images of `shape` in a fresh process, and measure."""
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tasks.edge.footprint", str(model.resolve()), str(threads)]
-    done = subprocess.run(
-        [*command, *map(str, shape)], cwd=root, check=True, capture_output=True, text=True
-    )
+    given = [str(model.resolve()), runtime, str(threads), *map(str, shape)]
+    command = [sys.executable, "-m", "tasks.edge.footprint", *given]
+    done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
     return Footprint(**json.loads(done.stdout))
 
 
-def _measure(model: str, threads: int, shape: tuple[int, ...]) -> Footprint:
+def _measure(model: Path, runtime: RuntimeName, threads: int, shape: tuple[int, ...]) -> Footprint:
     import numpy as np
 
-    from tasks.runtime import open_session
-
     images = np.zeros(shape, np.uint8)
+    load(runtime)
     libraries = _resident()
-    session = open_session(Path(model), threads)
+    run = open_model(model, runtime, threads)
+    run(images)  # OpenVINO compiles for a number of images when they come
     loaded = _resident() - libraries
     for _ in range(_RUNS):
-        session.run(None, {"images": images})
+        run(images)
     return Footprint(libraries, loaded, _peak() - libraries)
 
 
@@ -65,6 +69,7 @@ def _peak() -> int:
 
 
 if __name__ == "__main__":
-    model, threads, *sides = sys.argv[1:]
-    found = _measure(model, int(threads), tuple(map(int, sides)))
+    model, runtime, threads, *sides = sys.argv[1:]
+    (name,) = (name for name in get_args(RuntimeName) if name == runtime)
+    found = _measure(Path(model), name, int(threads), tuple(map(int, sides)))
     sys.stdout.write(json.dumps(asdict(found)))
