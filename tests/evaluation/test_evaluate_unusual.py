@@ -90,6 +90,8 @@ def test_the_evidence_is_of_the_runtime_that_was_chosen(pipeline, digits, monkey
     bundle = open_bundle(pipeline / "data/bundle", load_settings())
     assert (bundle.info.runtime.name, bundle.info.runtime.intra_op_threads) == ("openvino", 1)
     assert bundle.runtime == "openvino"
+    for name in ("MODEL_CARD.md", "report.html"):
+        assert "OpenVINO" in (bundle.path / name).read_text()
     images = digits[0][1300:]
     np.testing.assert_array_equal(
         bundle.predict(images[:64])[0], bundle.reference()["probabilities"][:64]
