@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, overload
+from typing import Annotated, Literal, overload
 
 import typer
 
@@ -53,6 +53,10 @@ def profile(
             help="A bundle's folder or an ONNX file; the release in production, else data/bundle."
         ),
     ] = None,
+    runtime: Annotated[
+        Literal["onnxruntime", "openvino"] | None,
+        typer.Option(help="What to time whole runs and memory on; the bundle's when unset."),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads; the bundle's when unset.", min=1)
     ] = None,
@@ -68,7 +72,7 @@ def profile(
     enter_repository()
     from flows.profile import measure, show, write_csv
 
-    measured = measure(named, threads, batch, runs)
+    measured = measure(named, runtime, threads, batch, runs)
     if table is not None:
         write_csv(measured, table)
     if as_json:

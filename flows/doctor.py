@@ -3,6 +3,7 @@
 Each check is a function that gives one `Check` or more; none imports a heavy library.
 """
 
+import json
 import os
 import platform
 import re
@@ -24,9 +25,12 @@ from rich.table import Table
 
 from flows.processes import running
 from flows.services import services
+from tasks.bundle import INFO, Runtime
 from tasks.errors import VisionloopError
 from tasks.params import Settings, load_params, load_settings
 from tasks.ports import holder, is_free
+from tasks.releases import current
+from tasks.runtime import INSTALL, TITLES, RuntimeName, available
 from tasks.schema import Source
 
 Status = Literal["ok", "warn", "fail"]
@@ -57,7 +61,7 @@ def examine() -> list[Check]:
     except VisionloopError as error:
         return [Check("settings", "fail", str(error), "mend the variable, then run this again")]
     checks: list[Callable[[Settings], Iterator[Check]]] = [
-        _python, _machine, _disk, _gpu, _libraries, _git, _dvc, _params, _key, _servers,
+        _python, _machine, _disk, _gpu, _libraries, _runtimes, _git, _dvc, _params, _key, _servers,
     ]  # fmt: skip
     return [found for check in checks for found in check(settings)]
 
@@ -147,6 +151,27 @@ def _libraries(_: Settings) -> Iterator[Check]:
         yield Check("libraries", "fail", "; ".join(wrong), "rm .venv/.synced && make setup")
     else:
         yield Check("libraries", "ok", f"{len(_LIBRARIES)} main libraries as in requirements.lock")
+
+
+def _runtimes(settings: Settings) -> Iterator[Check]:
+    """What can run a model, and whether the released one is to run on something else."""
+    found = ", ".join(f"{TITLES[name]} {_installed(name)}" for name in available())
+    wanted = _released_runtime(settings)
+    if wanted in available():
+        yield Check("runtimes", "ok", found)
+    else:
+        found = f"{found}; the model in production was measured on {TITLES[wanted]}"
+        yield Check("runtimes", "warn", found, f"install it: {INSTALL}")
+
+
+def _released_runtime(settings: Settings) -> RuntimeName:
+    """What the release in production is to run on; ONNX Runtime while none can be read."""
+    try:
+        release = current(settings)
+        content = "{}" if release is None else (release.path / INFO).read_text(encoding="utf-8")
+        return Runtime.model_validate(json.loads(content)["runtime"]).name
+    except (VisionloopError, OSError, ValueError, KeyError):
+        return "onnxruntime"
 
 
 def _installed(name: str) -> str | None:

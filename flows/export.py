@@ -102,7 +102,7 @@ def show(done: Exported, console: Console) -> None:
     if done.comparison:
         found = done.comparison
         console.print(
-            f"verified on {found['images']} images against ONNX Runtime: largest probability "
+            f"verified on {found['images']} images against the bundle: largest probability "
             f"difference {found['max_difference']:.2g}, same answer on {found['agreement']:.2%}"
         )
     if done.target == EDGE and not done.dry:

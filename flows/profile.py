@@ -8,25 +8,30 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.bundle import chosen_bundle
+from tasks.bundle import MODEL
 from tasks.edge.profile import Profile, Row, profile
 from tasks.external_data import refuse_external_data
 from tasks.files import atomic_write
 from tasks.params import load_settings
+from tasks.runtime import TITLES, RuntimeName
 
 _SLOWEST = 8  # nodes shown one by one
 
 
-def measure(given: Path | None, threads: int | None, batch: int, runs: int) -> Profile:
-    """Profile a bundle, or an ONNX file of the pipeline; threads are the bundle's when unset.
+def measure(
+    given: Path | None, runtime: RuntimeName | None, threads: int | None, batch: int, runs: int
+) -> Profile:
+    """Profile a bundle, or an ONNX file of the pipeline.
 
-    Raises BundleError.
+    Runtime and threads are the bundle's when unset, of a file ONNX Runtime and 1. Raises
+    BundleError, RuntimeMissing.
     """
     if given is not None and given.suffix == ".onnx":
         refuse_external_data(given)
-        return profile(given, threads or 1, batch, runs)
+        return profile(given, threads or 1, batch, runs, runtime or "onnxruntime")
     bundle = chosen_bundle(given, load_settings())
     threads = threads or bundle.info.runtime.intra_op_threads
-    return profile(bundle.path / "model.onnx", threads, batch, runs)
+    return profile(bundle.path / MODEL, threads, batch, runs, runtime or bundle.runtime)
 
 
 def write_csv(measured: Profile, path: Path) -> None:
@@ -41,7 +46,9 @@ def show(measured: Profile, console: Console) -> None:
     """Print a row for each operator type, the slowest nodes, memory, and the floor."""
     images = "1 image" if measured.batch == 1 else f"{measured.batch} images"
     threads = "1 thread" if measured.threads == 1 else f"{measured.threads} threads"
-    console.print(f"[bold]{measured.model}[/]: {images}, {threads}, ONNX Runtime on this CPU")
+    console.print(
+        f"[bold]{measured.model}[/]: {images}, {threads}, {TITLES[measured.runtime]} on this CPU"
+    )
     console.print(_table("operator", measured.types))
     several = [row for row in measured.nodes if row.ms > 0][:_SLOWEST]
     console.print(_table("slowest nodes", several))
@@ -80,10 +87,12 @@ def _cells(row: Row, name: str) -> tuple[str, ...]:
 
 def _notes(measured: Profile) -> list[str]:
     machine, memory, mega = measured.machine, measured.memory, 1e6
+    whose = "" if measured.runtime == "onnxruntime" else " in ONNX Runtime, whose they are,"
     return [
         f"A run takes {measured.latency_ms:.3f} ms (best {measured.best_ms:.3f}, p95 "
-        f"{measured.p95_ms:.3f}), its operators with the profiler on {measured.operators_ms:.3f} "
-        f"ms, for {measured.macs / mega:,.1f} million multiply-accumulates.",
+        f"{measured.p95_ms:.3f}), its operators{whose} with the profiler on "
+        f"{measured.operators_ms:.3f} ms, for {measured.macs / mega:,.1f} million "
+        "multiply-accumulates.",
         f"Memory: file {measured.file_bytes / mega:.2f} MB, weights "
         f"{measured.weight_bytes / mega:.2f} MB; the open model takes {memory.loaded / mega:.1f} "
         f"MB, at the peak {memory.peak / mega:.1f} MB, above {memory.libraries / mega:.0f} MB of "

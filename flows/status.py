@@ -18,6 +18,7 @@ from flows.services import Service, services
 from tasks.errors import VisionloopError
 from tasks.params import Settings, load_settings
 from tasks.releases import current
+from tasks.runtime import TITLES
 from tasks.tracking import EVENTS, outbox, read_events
 
 MODEL = "visionloop"
@@ -76,6 +77,7 @@ def _champion(settings: Settings, aliases: Mapping[str, int] | None) -> dict[str
         "registry_version": registered,
         "path": str(release.path),
         "technique": info["technique"],
+        "runtime": info["runtime"].get("name", "onnxruntime"),
         "classes": len(info["classes"]),
         **{name: measured[name] for name in ("accuracy", "accuracy_low", "accuracy_high")},
         "latency_ms": measured["latency_ms"],
@@ -155,7 +157,8 @@ def _champion_line(champion: Mapping[str, Any] | None) -> str:
         f"version {champion['version']} ({champion['technique']}, {champion['classes']} classes): "
         f"accuracy {champion['accuracy']:.3f} "
         f"({champion['accuracy_low']:.3f} to {champion['accuracy_high']:.3f}), "
-        f"{champion['latency_ms']:.2f} ms, {champion['size_bytes'] / 1e6:.2f} MB"
+        f"{champion['latency_ms']:.2f} ms on {TITLES[champion['runtime']]}, "
+        f"{champion['size_bytes'] / 1e6:.2f} MB"
     )
 
 

@@ -77,6 +77,11 @@ class Runtime(_Frozen):
     provider: str
     intra_op_threads: int
 
+    @property
+    def title(self) -> str:
+        """The runtime's own name."""
+        return TITLES[self.name]
+
 
 class Measurements(_Frozen):
     """What was measured of the deployed model, and of the fp32 one it came from."""
@@ -133,7 +138,7 @@ class Bundle:
         log.warning(
             "%s was measured on %s, which is not installed: it runs on %s, perhaps slower; %s",
             self.path,
-            TITLES[name],
+            self.info.runtime.title,
             TITLES["onnxruntime"],
             INSTALL,
         )

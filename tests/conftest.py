@@ -35,6 +35,7 @@ from tasks.bundle import (
 from tasks.params import PARAMS_FILE, Settings, read_yaml
 from tasks.pixels import STATISTICS, fit, statistics
 from tasks.ports import free_port
+from tasks.runtime import PROVIDER, RuntimeName
 
 SIZE = 8
 HELD_OUT = 1200  # images from here on were not trained on
@@ -90,7 +91,9 @@ def make_bundle(
 ) -> Callable[..., Bundle]:
     """Writes a signed bundle of a logistic regression on digits; `regularisation` varies it."""
 
-    def make(regularisation: float = 0.1, name: str = "bundle") -> Bundle:
+    def make(
+        regularisation: float = 0.1, name: str = "bundle", runtime: RuntimeName = "onnxruntime"
+    ) -> Bundle:
         from sklearn.linear_model import LogisticRegression
 
         model = LogisticRegression(C=regularisation, max_iter=300)
@@ -111,7 +114,7 @@ def make_bundle(
             (directory / REPORT).write_text("<!doctype html><title>Report</title>")
             (directory / CARD).write_text("# Digits by logistic regression\n")
 
-        write_bundle(path, _info(float(accuracy)), settings, fill)
+        write_bundle(path, _info(float(accuracy), runtime), settings, fill)
         return open_bundle(path, settings)
 
     return make
@@ -213,14 +216,14 @@ def _graph(weights: np.ndarray, bias: np.ndarray) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
-def _info(accuracy: float) -> BundleInfo:
+def _info(accuracy: float, runtime: RuntimeName) -> BundleInfo:
     return BundleInfo(
         schema_version=1,
         architecture="logistic_regression",
         technique="fp32",
         classes=[str(digit) for digit in range(10)],
         input=InputContract(size=SIZE, resize="stretch", max_pixels=50_000_000),
-        runtime=Runtime(provider="CPUExecutionProvider", intra_op_threads=1),
+        runtime=Runtime(name=runtime, provider=PROVIDER, intra_op_threads=1),
         temperature=1.0,
         measurements=Measurements(
             accuracy=accuracy,

@@ -54,6 +54,55 @@ def test_the_reference_is_complete(digits_bundle):
     assert len({len(reference[name]) for name in reference if name != "statistic_names"}) == 1
 
 
+def test_a_bundle_for_openvino_answers_as_one_for_onnx_runtime(make_bundle, digit_images, caplog):
+    one, other = make_bundle(), make_bundle(name="other", runtime="openvino")
+    assert (one.runtime, other.runtime) == ("onnxruntime", "openvino")
+    for count in (1, 5, 64):
+        for found, wanted in zip(
+            other.predict(digit_images[:count]), one.predict(digit_images[:count]), strict=True
+        ):
+            np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert caplog.text == ""
+
+
+def test_a_bundle_that_names_no_runtime_is_for_onnx_runtime(digits_bundle, settings):
+    """As all were before there was another."""
+    plain = digits_bundle.info.runtime.model_dump(exclude={"name"})
+    rewrite_info(digits_bundle, settings, runtime=plain)
+    assert "name" not in json.loads((digits_bundle.path / "bundle.json").read_text())["runtime"]
+    assert open_bundle(digits_bundle.path, settings).info.runtime.name == "onnxruntime"
+
+
+def test_without_openvino_its_bundle_runs_on_onnx_runtime_and_says_so_once(
+    make_bundle, settings, digit_images
+):
+    bundle = make_bundle(runtime="openvino")
+    wanted = bundle.predict(digit_images[:3])[0]
+    code = (
+        "import logging, sys\n"
+        "sys.modules['openvino'] = None  # as where it is not installed\n"
+        "logging.basicConfig(format='%(levelname)s %(message)s')\n"
+        "import numpy as np\n"
+        "from pathlib import Path\n"
+        "from tasks.bundle import open_bundle\n"
+        "from tasks.params import Settings\n"
+        "bundle = open_bundle(sys.argv[1], Settings(home=Path(sys.argv[2])))\n"
+        "images = np.load(sys.argv[3])\n"
+        "answers = [bundle.predict(images)[0] for _ in range(3)]\n"
+        "np.save(sys.argv[3], answers[-1])\n"
+        "print(bundle.info.runtime.name, bundle.runtime)\n"
+    )
+    images = bundle.path.with_name("images.npy")
+    np.save(images, digit_images[:3])
+    given = [str(bundle.path), str(settings.home), str(images)]
+    done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True)
+    assert done.stdout == "openvino onnxruntime\n", done.stderr
+    (warning,) = done.stderr.splitlines()
+    assert warning.startswith(f"WARNING {bundle.path} was measured on OpenVINO")
+    assert "pip install 'visionloop[openvino]'" in warning
+    np.testing.assert_allclose(np.load(images), wanted, atol=1e-5)
+
+
 def test_reopened_it_is_the_same(digits_bundle, settings):
     again = open_bundle(str(digits_bundle.path), settings)
     assert (again.digest, again.info) == (digits_bundle.digest, digits_bundle.info)

@@ -11,8 +11,9 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
-from tasks.runtime import RuntimeName
+from tasks.runtime import RuntimeName, load, open_model
 
 _RUNS = 3
 
@@ -39,18 +40,16 @@ def footprint(
 
 
 def _measure(
-    model: str, runtime: RuntimeName, threads: int, started: float, shape: tuple[int, ...]
+    model: Path, runtime: RuntimeName, threads: int, started: float, shape: tuple[int, ...]
 ) -> Footprint:
     import numpy as np
-
-    from tasks.runtime import load, open_model
 
     images = np.zeros(shape, np.uint8)
     load(runtime)
     libraries = _resident()
-    run = open_model(Path(model), runtime, threads)
+    run = open_model(model, runtime, threads)
+    run(images)  # OpenVINO compiles for a number of images when they come
     loaded = _resident() - libraries
-    run(images)
     cold_start = 1e3 * (time.time() - started)
     for _ in range(_RUNS):
         run(images)
@@ -77,5 +76,6 @@ def _peak() -> int:
 
 if __name__ == "__main__":
     model, runtime, threads, started, *sides = sys.argv[1:]
-    found = _measure(model, runtime, int(threads), float(started), tuple(map(int, sides)))  # type: ignore[arg-type]
+    (name,) = (name for name in get_args(RuntimeName) if name == runtime)
+    found = _measure(Path(model), name, int(threads), float(started), tuple(map(int, sides)))
     sys.stdout.write(json.dumps(asdict(found)))

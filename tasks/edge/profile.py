@@ -16,9 +16,9 @@ import numpy as np
 
 from tasks.compression.footprint import Footprint, footprint
 from tasks.edge.machine import Machine, measure_machine
-from tasks.edge.operators import INPUT, Operator, operators
-from tasks.errors import BundleError
-from tasks.runtime import open_session
+from tasks.edge.operators import Operator, operators
+from tasks.errors import BundleError, RuntimeMissing
+from tasks.runtime import RuntimeName, open_model, open_session
 
 _WARM_UP = 5
 
@@ -41,9 +41,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Profile:
-    """Of one batch; median, best and 95th percentile are of whole runs without the profiler."""
+    """Of one batch; median, best and 95th percentile are of whole runs without the profiler.
+
+    These and the memory are of `runtime`, the operators always ONNX Runtime's.
+    """
 
     model: str
+    runtime: RuntimeName
     batch: int
     threads: int
     runs: int
@@ -92,7 +96,7 @@ class Profile:
     def as_json(self) -> dict[str, Any]:
         """As plain values."""
         totals = ("macs", "weight_bytes", "operators_ms", "floor_ms")
-        plain = ("model", "batch", "threads", "runs", "latency_ms", "best_ms", "p95_ms")
+        plain = ("model", "runtime", "batch", "threads", "runs", "latency_ms", "best_ms", "p95_ms")
         return {
             **{name: getattr(self, name) for name in (*plain, *totals)},
             "file_bytes": self.file_bytes,
@@ -122,22 +126,27 @@ class Profile:
         )
 
 
-def profile(model: Path, threads: int, batch: int, runs: int) -> Profile:
+def profile(
+    model: Path, threads: int, batch: int, runs: int, runtime: RuntimeName = "onnxruntime"
+) -> Profile:
     """Measure an ONNX file on `batch` random images, uint8 S×S×3, of the side S that it takes.
 
-    Takes some seconds. Raises BundleError when ONNX Runtime cannot run the file.
+    Takes some seconds. Raises BundleError when the file cannot be run, RuntimeMissing.
     """
     try:
-        session = open_session(model, threads)
-        sides = session.get_inputs()[0].shape[1:]
+        sides = open_session(model, threads).get_inputs()[0].shape[1:]
         images = np.random.default_rng(0).integers(0, 256, (batch, *sides), np.uint8)
-        seconds = _seconds(lambda: session.run(None, {INPUT: images}), runs)
+        run = open_model(model, runtime, threads)
+        seconds = _seconds(lambda: run(images), runs)
         nodes = operators(model, images, threads, runs)
+    except RuntimeMissing:
+        raise
     except Exception as error:  # onnxruntime's exceptions share no base of their own
         raise BundleError(f"{model} cannot be run: {error}") from error
     best, median, p95 = np.percentile(np.array(seconds) * 1e3, [0, 50, 95])
     return Profile(
         model=str(model),
+        runtime=runtime,
         batch=batch,
         threads=threads,
         runs=runs,
@@ -145,7 +154,7 @@ def profile(model: Path, threads: int, batch: int, runs: int) -> Profile:
         best_ms=float(best),
         p95_ms=float(p95),
         operators=nodes,
-        memory=footprint(model, threads, images.shape),
+        memory=footprint(model, threads, images.shape, runtime),
         file_bytes=model.stat().st_size,
         machine=measure_machine(threads, _working_set(nodes)),
     )

@@ -63,6 +63,7 @@ class ModelCard(BaseModel):
     classes: list[str]
     input: InputContract
     runtime: Runtime
+    runs_on: str = Field(description="the runtime that is in use on this machine")
     temperature: float
     measurements: Measurements
     lineage: Lineage

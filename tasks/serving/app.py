@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from tasks.errors import ServiceError, UploadError
 from tasks.params import Settings
+from tasks.runtime import TITLES
 from tasks.schema import Serve
 from tasks.serving.answers import Answers, Health, ModelCard, Problem, RefusedFile, RefusedRelease
 from tasks.serving.metrics import Metrics
@@ -103,6 +104,7 @@ def _add_model(app: FastAPI, service: Service) -> None:
             model_version=served.version,
             bundle_digest=served.bundle.digest,
             loaded=served.loaded,
+            runs_on=TITLES[served.bundle.runtime],
             refused=RefusedRelease(version=refused.version, reason=refused.reason)
             if refused
             else None,

@@ -21,7 +21,8 @@ const at = id => document.getElementById(id);
 fetch("v1/model").then(r => r.json()).then(m => {
   at("model").textContent = m.error ??
     `Version ${m.model_version} (${m.architecture}, ${m.technique}): ` +
-    `${m.classes.length} classes, test accuracy ${(100 * m.measurements.accuracy).toFixed(1)} %`;
+    `${m.classes.length} classes, test accuracy ${(100 * m.measurements.accuracy).toFixed(1)} %, ` +
+    `on ${m.runs_on}`;
 });
 at("form").onsubmit = async event => {
   event.preventDefault();

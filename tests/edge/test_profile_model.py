@@ -132,7 +132,7 @@ def test_the_floor_is_the_slower_of_work_and_bytes() -> None:
     assert machine.floor_s(8_000, 5_000_000, "int8") == pytest.approx(5e-3)
     heavy = Operator("a", "Conv", 3.0, 8_000_000, 1_000, 100, "int8")
     light = Operator("b", "Concat", 1.0, 0, 500_000, 0, "float32")
-    whole = Profile("m", 1, 1, 10, 5.0, 5.0, 6.0, [heavy, light], None, 1, machine)
+    whole = Profile("m", "onnxruntime", 1, 1, 10, 5.0, 5.0, 6.0, [heavy, light], None, 1, machine)
     assert whole.floor_ms == pytest.approx(2.5)
     assert [(row.name, row.bound, row.share) for row in whole.nodes] == [
         ("a", "compute", 0.75),

@@ -1,13 +1,17 @@
 """The step on what is unusual: odd names, absent classes, degenerate models, missing files."""
 
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from small_pipeline import Network, read_metrics, write_candidates, write_network, write_shards
 
-from tasks.errors import CompressionError, DataError, TrainingError
+from tasks.bundle import open_bundle
+from tasks.errors import CompressionError, DataError, RuntimeMissing, TrainingError
 from tasks.evaluation.evaluate import main
+from tasks.params import load_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,6 +78,30 @@ def test_fp32_itself_may_be_chosen(pipeline, network):
     assert found["agreement_with_fp32"] == 1
     assert found["difference_from_fp32"] == {"value": 0, "low": 0, "high": 0}
     assert "The fp32 model itself is deployed" in (pipeline / "data/bundle/report.html").read_text()
+
+
+def test_the_evidence_is_of_the_runtime_that_was_chosen(pipeline, digits, monkeypatch):
+    """And there is none where it is not installed: it would be of something else."""
+    path = pipeline / "data/candidates/candidates.json"
+    results = json.loads(path.read_text())
+    results["candidates"][1] |= {"runtime": "openvino", "threads": 1}
+    path.write_text(json.dumps(results))
+    main()
+    bundle = open_bundle(pipeline / "data/bundle", load_settings())
+    assert (bundle.info.runtime.name, bundle.info.runtime.intra_op_threads) == ("openvino", 1)
+    assert bundle.runtime == "openvino"
+    for name in ("MODEL_CARD.md", "report.html"):
+        assert "OpenVINO" in (bundle.path / name).read_text()
+    images = digits[0][1300:]
+    np.testing.assert_array_equal(
+        bundle.predict(images[:64])[0], bundle.reference()["probabilities"][:64]
+    )
+    found = read_metrics(pipeline)["deployed"]["accuracy"]["value"]
+    assert found == pytest.approx((bundle.predict(images)[0].argmax(1) == digits[1][1300:]).mean())
+
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(RuntimeMissing, match="OpenVINO is not installed"):
+        main()
 
 
 def test_an_empty_test_split_stops_the_step(pipeline, digits):

@@ -5,8 +5,18 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 
 import pytest
+
+from tasks.params import load_settings
+from tasks.releases import publish
+
+
+@pytest.fixture
+def settings(repository):
+    """Those of the repository, so that the bundles are signed with its key."""
+    return load_settings()
 
 
 @pytest.fixture
@@ -43,6 +53,22 @@ def test_every_finding_that_is_not_ok_says_how_to_mend_it(doctor, repository):
         "dvc",
         "libraries",
     }
+
+
+def test_runtimes_are_listed_and_one_that_production_lacks_is_told(
+    doctor, make_bundle, settings, monkeypatch
+):
+    _, checks = doctor()
+    assert checks["runtimes"]["status"] == "ok"
+    assert "ONNX Runtime 1." in checks["runtimes"]["found"]
+    assert "OpenVINO 20" in checks["runtimes"]["found"]
+    publish(make_bundle(runtime="openvino"), 1, settings)
+    assert doctor()[1]["runtimes"]["status"] == "ok"
+    monkeypatch.setitem(sys.modules, "openvino", None)  # as where it is not installed
+    code, checks = doctor()
+    assert (code, checks["runtimes"]["status"]) == (0, "warn")
+    assert "the model in production was measured on OpenVINO" in checks["runtimes"]["found"]
+    assert "visionloop[openvino]" in checks["runtimes"]["mend"]
 
 
 def test_a_misspelt_parameter(doctor, repository):

@@ -120,7 +120,15 @@ def test_profile_shows_a_bundle_and_an_onnx_file(
     told = json.loads(whole.stdout)
     assert told["macs"] == 8 * 8 * 10
     assert len(table.read_text().splitlines()) == 1 + len(told["nodes"])
-    shown = visionloop("profile", str(built / "model.onnx"), "--runs", "10", "--threads", "1")
+    assert told["runtime"] == "onnxruntime"
+    options = ("--runs", "10", "--threads", "1", "--runtime", "openvino")
+    shown = visionloop("profile", str(built / "model.onnx"), *options)
     assert shown.exit_code == 0, shown.output
-    for words in ("Gemm", "The floor at these rates is", "giga-multiply-accumulates a second"):
+    for words in (
+        "OpenVINO on this CPU",
+        "its operators in ONNX Runtime, whose they are,",
+        "Gemm",
+        "The floor at these rates is",
+        "giga-multiply-accumulates a second",
+    ):
         assert words in " ".join(shown.output.split())

@@ -41,7 +41,10 @@ def test_the_champion_is_what_is_served_here(status, settings, digits_bundle, vi
     assert champion["version"] == 4
     assert champion["classes"] == 10
     assert champion["accuracy"] == digits_bundle.info.measurements.accuracy
-    assert "version 4 (fp32, 10 classes)" in visionloop("status").output
+    assert champion["runtime"] == "onnxruntime"
+    output = " ".join(visionloop("status").output.split())
+    assert "version 4 (fp32, 10 classes)" in output
+    assert "ms on ONNX Runtime" in output
 
 
 def test_the_last_run_and_how_it_ended(status, settings):

@@ -146,6 +146,8 @@ def test_model_card_tells_what_is_served(client, digits_bundle) -> None:
     assert card["classes"] == digits_bundle.info.classes
     assert card["input"]["size"] == 8
     assert card["measurements"]["accuracy"] == digits_bundle.info.measurements.accuracy
+    assert card["runtime"]["name"] == "onnxruntime"
+    assert card["runs_on"] == "ONNX Runtime"
     assert card["refused"] is None
     assert client.get("/health/ready").json()["model_version"] == 7
 

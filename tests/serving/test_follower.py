@@ -43,6 +43,27 @@ def test_an_unchanged_release_is_not_loaded_again(follower, settings, digits_bun
     assert follower.model.version == 2
 
 
+def test_releases_of_different_runtimes_follow_each_other(
+    follower, settings, make_bundle, digit_images
+) -> None:
+    first = make_bundle(name="first")
+    served = []
+    for version, bundle in (
+        (1, first),
+        (2, make_bundle(name="second", runtime="openvino")),
+        (3, first),
+    ):
+        releases.publish(bundle, version, settings)
+        served.append(poll(follower).model)
+    assert [model.bundle.runtime for model in served] == ["onnxruntime", "openvino", "onnxruntime"]
+    one, other, again = (
+        asyncio.run(model.batcher.submit(list(digit_images[:7]))) for model in served
+    )  # of all: a request in flight finishes on the model that it began with
+    for a, b, c in zip(one, other, again, strict=True):
+        np.testing.assert_allclose(a.probabilities, b.probabilities, atol=1e-5)
+        np.testing.assert_array_equal(a.probabilities, c.probabilities)
+
+
 def test_a_link_to_something_else_is_refused(follower, settings, digits_bundle) -> None:
     releases.publish(digits_bundle, 1, settings)
     poll(follower)
