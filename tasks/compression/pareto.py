@@ -52,6 +52,7 @@ def write_page(path: Path, results: Results, images: int) -> None:
     figure.update_xaxes(title="latency at batch 1, ms (median)", rangemode="tozero")
     figure.update_yaxes(title="validation accuracy", tickformat=".1%")
     figure.update_layout(height=560, margin={"t": 30}, template="plotly_white")
+    figure.update_layout(legend={"orientation": "h", "y": -0.15})
     plot = Markup(  # noqa: S704, plotly escapes what it writes into its script
         figure.to_html(full_html=False, include_plotlyjs=True, div_id="pareto")
     )
@@ -106,6 +107,9 @@ def _points(results: Results) -> list[Any]:
     from plotly import graph_objects
 
     largest = max(candidate.size_bytes for candidate in results.candidates)
+    by_latency = sorted(results.candidates, key=lambda c: c.latency_ms)
+    # Names in turn above and below their marks: neighbours are often as accurate.
+    sides = {c.name: ("top", "bottom")[i % 2] + " center" for i, c in enumerate(by_latency)}
     traces = []
     for verdict, colour in _COLOURS.items():
         group = [c for c in results.candidates if c.verdict == verdict]
@@ -119,7 +123,7 @@ def _points(results: Results) -> list[Any]:
             hovertext=[f"{c.name}<br>{c.technique}<br>{c.reason}" for c in group],
             name=verdict,
             mode="markers+text",
-            textposition="top center",
+            textposition=[sides[c.name] for c in group],
             marker={
                 "color": colour,
                 "size": [12 + 24 * c.size_bytes / largest for c in group],
