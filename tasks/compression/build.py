@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from tasks.compression.candidates import Candidate, Failure
 from tasks.compression.distil import distil
 from tasks.compression.export import export
+from tasks.compression.finetune_int8 import finetune_int8
 from tasks.compression.prune import prune
 from tasks.compression.quantize import Limits, draw, quantize
 from tasks.compression.runtime import Floats, open_session, run_logits
@@ -23,7 +25,7 @@ from tasks.compression.storage import store
 from tasks.compression.targets import count_parameters
 from tasks.data.shards import ShardSplit
 from tasks.errors import CompressionError
-from tasks.schema import Budget, Compress, Storage, Train
+from tasks.schema import Budget, Compress, RangeMethod, Storage, Train
 from tasks.training.loop import predict
 from tasks.training.models import Classifier, ModelSpec
 
@@ -139,9 +141,13 @@ def _family(
         yield Failure(name=f"{name}-int8", technique=int8, reason=f"{name} could not be built")
         return
     try:
-        yield _int8(context, parent, int8, logits)
+        given = context.folder / parent.file, logits
+        plain = _int8(context, parent, f"{name}-int8", int8, given)
+        yield plain
     except Exception as error:
         yield _failure(f"{name}-int8", int8, error)
+    else:
+        yield from _finetuned(context, (model, spec), parent, plain)
     for kind in context.params.quantize.weights_only:
         stored = f"{technique}, weights stored as {kind}"
         try:
@@ -172,19 +178,62 @@ def _float(
     return candidate
 
 
-def _int8(context: Context, parent: Candidate, technique: str, logits: Floats) -> Candidate:
-    name, settings = f"{parent.name}-int8", context.params.quantize
+def _int8(
+    context: Context,
+    parent: Candidate,
+    name: str,
+    technique: str,
+    given: tuple[Path, Floats],
+    like: Path | None = None,
+) -> Candidate:
+    """The int8 graph `name` of a float graph, which `given` has with its logits."""
+    settings, (source, logits) = context.params.quantize, given
     done = quantize(
-        context.folder / parent.file,
+        source,
         context.folder / f"{name}.onnx",
         context.train.images,
         settings.calibration_images,
         context.params.seed,
         settings.ranges,
         _limits(context, parent),
+        like,
     )
     candidate = _checked(context, name, technique, parent.name, parent.parameters, logits)
     return candidate.model_copy(update={"quantization": done})
+
+
+def _finetuned(
+    context: Context, network: Network, parent: Candidate, plain: Candidate
+) -> Iterator[Candidate | Failure]:
+    """Where `plain` missed the budget in int8 throughout, that of the network fine-tuned for it."""
+    limits, done, (model, spec) = _limits(context, parent), plain.quantization, network
+    if not context.params.quantize.finetune_epochs or limits is None or done is None:
+        return
+    keeps = plain.accuracy >= limits.accuracy and plain.agreement >= limits.agreement
+    if keeps and not done.float_layers:
+        return
+    name, technique = f"{plain.name}-finetuned", f"{plain.technique}, fine-tuned for it"
+    source, data = context.work / f"{name}.onnx", (spec, context.splits)
+    log.info(
+        "%s misses the budget where all layers are int8: its network is fine-tuned", plain.name
+    )
+    try:
+        tuned = finetune_int8(
+            model,
+            context.teacher,
+            data,
+            context.training,
+            context.params,
+            cast(RangeMethod, done.ranges),
+            context.work / f"{name}.pt",
+        )
+        export(tuned, spec, source)
+        logits = predict(tuned, context.validation.images, spec)
+        # In float it may be worse than it was: the teacher, not it, is what int8 is to be near.
+        like = context.folder / f"{FP32}.onnx"
+        yield _int8(context, parent, name, technique, (source, logits), like)
+    except Exception as error:
+        yield _failure(name, technique, error)
 
 
 def _warn_of_missing_classes(context: Context) -> None:

@@ -1,5 +1,6 @@
 """A pipeline directory up to `compress`: real digits, a trained network, real files."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -75,6 +76,32 @@ def digit_shards(trained: Path) -> Shards:
 def network(trained: Path) -> tuple[Classifier, ModelSpec]:
     """The trained network and its spec."""
     return load_model(trained / "data/model")
+
+
+@pytest.fixture(scope="session")
+def hostile(network: tuple[Classifier, ModelSpec]) -> tuple[Classifier, ModelSpec]:
+    """A network whose first channel is huge, and read by nothing: eight bits hold little else."""
+    model, spec = copy.deepcopy(network[0]).eval(), network[1]
+    blocks = model.backbone.blocks
+    with torch.no_grad():
+        model.backbone.stem[1].bias[0] += 2000
+        for layer in (blocks[0].conv1, blocks[1].conv1, blocks[1].shortcut[-2]):
+            layer.weight[:, 0] = 0
+    return model, spec
+
+
+@pytest.fixture(scope="session")
+def coarse(network: tuple[Classifier, ModelSpec]) -> tuple[Classifier, ModelSpec]:
+    """A network with large weights on a channel that is always zero: int8 is coarse in the rest."""
+    model, spec = copy.deepcopy(network[0]).eval(), network[1]
+    blocks = model.backbone.blocks
+    with torch.no_grad():
+        for norm in (model.backbone.stem[1], blocks[0].norm2):
+            norm.weight[0], norm.bias[0] = 0, -1
+        for layer in (blocks[0].conv1, blocks[1].conv1):
+            layer.weight[:, 0, 1, 1] = 120 * layer.weight[:, 1:].abs().flatten(1).amax(1)
+        blocks[1].shortcut[-2].weight[:, 0] = 0
+    return model, spec
 
 
 @pytest.fixture(scope="session")

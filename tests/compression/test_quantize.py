@@ -11,17 +11,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from building import candidates, context_of, tuning
 from torch import nn
 
-from tasks.compression import build
-from tasks.compression.build import Context, build_all
-from tasks.compression.candidates import Candidate, Quantization
+from tasks.compression.build import Context
+from tasks.compression.candidates import Quantization
 from tasks.compression.export import export
 from tasks.compression.quantize import Limits, quantize
 from tasks.compression.runtime import open_session, run_logits
 from tasks.data.shards import Shards, ShardSplit, open_shards, write_index
 from tasks.errors import CompressionError
-from tasks.params import load_params
 from tasks.schema import RangeMethod
 from tasks.training.models import Classifier, ModelSpec
 
@@ -33,18 +32,6 @@ def exported(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path
     path = tmp_path_factory.mktemp("quantize") / "fp32.onnx"
     export(*network, path)
     return path
-
-
-@pytest.fixture(scope="module")
-def hostile(network: Network) -> Network:
-    """A network whose first channel is huge, and read by nothing: eight bits hold little else."""
-    model, spec = copy.deepcopy(network[0]).eval(), network[1]
-    blocks = model.backbone.blocks
-    with torch.no_grad():
-        model.backbone.stem[1].bias[0] += 2000
-        for layer in (blocks[0].conv1, blocks[1].conv1, blocks[1].shortcut[-2]):
-            layer.weight[:, 0] = 0
-    return model, spec
 
 
 def limits_of(path: Path, split: ShardSplit, agreement: float) -> Limits:
@@ -203,50 +190,28 @@ def test_storage_candidates_come_when_asked_for(context: Context) -> None:
 def test_nothing_of_it_reads_the_test_split(
     hostile: Network, trained: Path, tmp_path: Path
 ) -> None:
-    """With poison for test images and labels, the same bytes: layers put back and all."""
+    """With poison for test images and labels, the same bytes, of what is fine-tuned too."""
     made = {}
     for name, poison in (("clean", False), ("poisoned", True)):
         folder = tmp_path / name
         shards = _shards(trained, folder / "shards", poison)
         (folder / "work").mkdir()
-        context = context_of(hostile, trained, shards, folder)
+        context = tuning(context_of(hostile, trained, shards, folder), epochs=1)
         by_name = {one.name: one for one in candidates(context)}
         done = by_name["fp32-int8"].quantization
         assert done is not None
         assert done.float_layers
-        made[name] = (by_name, (folder / "fp32-int8.onnx").read_bytes())
+        assert list(by_name) == ["fp32", "fp32-int8", "fp32-int8-finetuned"]
+        assert by_name["fp32-int8-finetuned"].parent == "fp32"
+        assert by_name["fp32-int8-finetuned"].quantization is not None
+        files = ("fp32-int8.onnx", "fp32-int8-finetuned.onnx")
+        made[name] = (by_name, *((folder / file).read_bytes() for file in files))
     assert made["clean"] == made["poisoned"]
 
 
 @pytest.fixture
 def context(network: Network, trained: Path, digit_shards: Shards, tmp_path: Path) -> Context:
     return context_of(network, trained, digit_shards, tmp_path)
-
-
-def context_of(network: Network, trained: Path, shards: Shards, folder: Path) -> Context:
-    """What the step hands to build_all."""
-    params = load_params(trained / "conf/params.yaml")
-    ranges = params.compress.quantize.model_copy(update={"ranges": "min_max"})
-    return Context(
-        teacher=network[0],
-        spec=network[1],
-        train=shards.split("train"),
-        validation=shards.split("validation"),
-        training=params.train,
-        params=params.compress.model_copy(update={"quantize": ranges}),
-        folder=folder,
-        work=folder / "work",
-        budget=params.budget.model_copy(update={"min_agreement": 0.97}),
-    )
-
-
-def candidates(context: Context) -> list[Candidate]:
-    """Of the network alone: students take long to train."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "_NETWORKS", {"fp32": build._NETWORKS["fp32"]})
-        found, failed = build_all(context)
-    assert failed == []
-    return found
 
 
 def _shards(trained: Path, target: Path, poison: bool) -> Shards:
