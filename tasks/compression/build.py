@@ -7,13 +7,16 @@ reason, never a gap.
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from tasks.compression.accuracy import accuracy_of
 from tasks.compression.candidates import Absent, Candidate
-from tasks.compression.context import Context
+from tasks.compression.context import Context, Network
 from tasks.compression.export import export
+from tasks.compression.finetune_int8 import finetune_int8
 from tasks.compression.networks import FP32, Plan
 from tasks.compression.quantize import Limits, quantize
 from tasks.compression.runtime import in_batches
@@ -22,7 +25,7 @@ from tasks.compression.targets import count_parameters
 from tasks.errors import CompressionError
 from tasks.metrics.reliability import softmax
 from tasks.runtime import Floats, RuntimeName, available, open_model
-from tasks.schema import Storage
+from tasks.schema import RangeMethod, Storage
 from tasks.training.loop import predict
 from tasks.training.models import Classifier, ModelSpec
 
@@ -52,9 +55,13 @@ def _family(context: Context, plan: Plan) -> Iterator[Candidate | Absent]:
         yield Absent(name=f"{name}-int8", technique=int8, reason=f"{name}: {parent.reason}")
         return
     try:
-        yield from _int8(context, parent, int8, logits)
+        given = context.folder / parent.file, logits
+        plain = _int8(context, parent, f"{name}-int8", int8, given)
+        yield from plain
     except Exception as error:
         yield _absent(f"{name}-int8", int8, error)
+    else:
+        yield from _finetuned(context, (model, spec), parent, plain[0])
     for kind in context.params.quantize.weights_only:
         stored = f"{technique}, weights stored as {kind}"
         try:
@@ -89,19 +96,62 @@ def _like_its_network(candidate: Candidate) -> Candidate:
     return candidate
 
 
-def _int8(context: Context, parent: Candidate, technique: str, logits: Floats) -> list[Candidate]:
-    name, settings = f"{parent.name}-int8", context.params.quantize
+def _int8(
+    context: Context,
+    parent: Candidate,
+    name: str,
+    technique: str,
+    given: tuple[Path, Floats],
+    like: Path | None = None,
+) -> list[Candidate]:
+    """The int8 graph `name` of a float graph, which `given` has with its logits."""
+    settings, (source, logits) = context.params.quantize, given
     done = quantize(
-        context.folder / parent.file,
+        source,
         context.folder / f"{name}.onnx",
         context.train.images,
         settings.calibration_images,
         context.params.seed,
         settings.ranges,
         _limits(context, parent),
+        like,
     )
     made = _checked(context, name, technique, parent.name, parent.parameters, logits)
     return [candidate.model_copy(update={"quantization": done}) for candidate in made]
+
+
+def _finetuned(
+    context: Context, network: Network, parent: Candidate, plain: Candidate
+) -> Iterator[Candidate | Absent]:
+    """Where `plain` missed the budget in int8 throughout, that of the network fine-tuned for it."""
+    limits, done, (model, spec) = _limits(context, parent), plain.quantization, network
+    if not context.params.quantize.finetune_epochs or limits is None or done is None:
+        return
+    keeps = plain.accuracy >= limits.accuracy and plain.agreement >= limits.agreement
+    if keeps and not done.float_layers:
+        return
+    name, technique = f"{plain.name}-finetuned", f"{plain.technique}, fine-tuned for it"
+    source, data = context.work / f"{name}.onnx", (spec, context.splits)
+    log.info(
+        "%s misses the budget where all layers are int8: its network is fine-tuned", plain.name
+    )
+    try:
+        tuned = finetune_int8(
+            model,
+            context.teacher,
+            data,
+            context.training,
+            context.params,
+            cast(RangeMethod, done.ranges),
+            context.work / f"{name}.pt",
+        )
+        export(tuned, spec, source)
+        logits = predict(tuned, context.validation.images, spec)
+        # In float it may be worse than it was: the teacher, not it, is what int8 is to be near.
+        like = context.folder / f"{FP32}.onnx"
+        yield from _int8(context, parent, name, technique, (source, logits), like)
+    except Exception as error:
+        yield _absent(name, technique, error)
 
 
 def _limits(context: Context, parent: Candidate) -> Limits | None:

@@ -59,25 +59,39 @@ def observe(graph: Any, tensors: Sequence[str], images: Pixels) -> dict[str, Obs
     Raises CompressionError naming the first tensor that is not finite.
     """
     session = open_session(_with_outputs(graph, tensors), 1)
-    lows, highs, means = (dict[str, list[Any]]((name, []) for name in tensors) for _ in range(3))
-    for name, values in _run(session, tensors, images):
-        lows[name].append(values.min())
-        highs[name].append(values.max())
+    return collect(lambda: _run(session, tensors, images))
+
+
+def collect(run: Callable[[], Iterator[tuple[str, Floats]]]) -> dict[str, Observed]:
+    """What tensors were, of a run that gives the name and the values of each, batch by batch.
+
+    It is called twice. Values are float32 [images of the batch, …]. Raises CompressionError
+    naming the first tensor that is not finite.
+    """
+    lows: dict[str, list[Any]] = {}
+    highs: dict[str, list[Any]] = {}
+    means: dict[str, list[Any]] = {}
+    images: dict[str, int] = {}
+    for name, values in run():
+        lows.setdefault(name, []).append(values.min())
+        highs.setdefault(name, []).append(values.max())
         if not np.isfinite(lows[name][-1] + highs[name][-1]):
             raise CompressionError(f"{name} is not finite on calibration images: {values.max()}")
+        images[name] = images.get(name, 0) + len(values)
         if values.ndim == 4:
-            means[name].append(values.mean((0, 2, 3), dtype=np.float64) * len(values))
-    counts = {name: np.zeros(_BINS) for name in tensors}
-    for name, values in _run(session, tensors, images):
+            mean = values.mean((0, 2, 3), dtype=np.float64)
+            means.setdefault(name, []).append(mean * len(values))
+    counts = {name: np.zeros(_BINS) for name in lows}
+    for name, values in run():
         counts[name] += _histogram(values, min(lows[name]), max(highs[name]))
     return {
         name: Observed(
             np.array(lows[name], np.float64),
             np.array(highs[name], np.float64),
             counts[name],
-            np.sum(means[name], 0) / len(images) if means[name] else None,
+            np.sum(means[name], 0) / images[name] if name in means else None,
         )
-        for name in tensors
+        for name in lows
     }
 
 
@@ -175,7 +189,7 @@ def _divergence(counts: Doubles, end: int) -> float:
     clipped = kept.copy()
     clipped[-1] += counts[end:].sum()
     starts = np.linspace(0, end, _LEVELS, endpoint=False).astype(int)
-    filled = kept > 0
+    filled = clipped > 0  # where the tail is counted too: those empty in it stay empty
     totals, sizes = np.add.reduceat(kept, starts), np.add.reduceat(filled.astype(float), starts)
     level = np.repeat(totals / np.maximum(sizes, 1), np.diff(starts, append=end)) * filled
     p, q = clipped / clipped.sum(), (level + 1e-9) / (level + 1e-9).sum()

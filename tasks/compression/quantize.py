@@ -84,6 +84,7 @@ def quantize(
     seed: int,
     method: RangeMethod = "auto",
     limits: Limits | None = None,
+    like: Path | None = None,
 ) -> Quantization:
     """Quantize the graph of `source` (what tasks.compression.export wrote) into `target`.
 
@@ -92,6 +93,8 @@ def quantize(
     `limits`, layers go back to float until they hold; where even that is not enough, all stay in
     int8. Returns what was done. Raises CompressionError when the graph has no layer for int8, or
     weights or activations that are not finite.
+
+    The logits are to be near those of the graph `like`, or of `source` itself.
     """
     graph = prepare(source)
     layers(graph)  # or there is nothing to calibrate for
@@ -99,7 +102,7 @@ def quantize(
     calibration, judges = (
         np.ascontiguousarray(crop(images[rows], size)) for rows in draw(len(images), count, seed)
     )
-    judge = _Judge(judges, run_logits(open_session(source, 1), judges))
+    judge = _Judge(judges, run_logits(open_session(like or source, 1), judges))
     best = _nearest(graph, calibration, judge, method)
     best = _equalised(best, calibration, judge)
     best = _corrected(best, judge)

@@ -17,6 +17,11 @@ class Quantize(Section):
     ranges: RangeMethod = Field(
         description="what bounds activations; auto: whatever brings the logits nearest"
     )
+    finetune_epochs: int = Field(
+        ge=0,
+        description="with int8 simulated, of networks whose int8 misses the budget; 0: none",
+    )
+    finetune_lr: float = Field(gt=0, description="learning rate of that; its schedule is train's")
     weights_only: list[Storage] = Field(
         description="further candidates, for size: weights stored so, arithmetic in float"
     )

@@ -1,5 +1,6 @@
 """A pipeline directory up to `compress`: real digits, a trained network, real files."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from building import context_of
 from ruamel.yaml import YAML
 
 from tasks.bundle import InputContract
@@ -79,45 +81,43 @@ def network(trained: Path) -> tuple[Classifier, ModelSpec]:
 
 
 @pytest.fixture(scope="session")
+def hostile(network: tuple[Classifier, ModelSpec]) -> tuple[Classifier, ModelSpec]:
+    """A network whose first channel is huge, and read by nothing: eight bits hold little else."""
+    model, spec = copy.deepcopy(network[0]).eval(), network[1]
+    blocks = model.backbone.blocks
+    with torch.no_grad():
+        model.backbone.stem[1].bias[0] += 2000
+        for layer in (blocks[0].conv1, blocks[1].conv1, blocks[1].shortcut[-2]):
+            layer.weight[:, 0] = 0
+    return model, spec
+
+
+@pytest.fixture(scope="session")
+def coarse(network: tuple[Classifier, ModelSpec]) -> tuple[Classifier, ModelSpec]:
+    """A network with large weights on a channel that is always zero: int8 is coarse in the rest."""
+    model, spec = copy.deepcopy(network[0]).eval(), network[1]
+    blocks = model.backbone.blocks
+    with torch.no_grad():
+        for norm in (model.backbone.stem[1], blocks[0].norm2):
+            norm.weight[0], norm.bias[0] = 0, -1
+        for layer in (blocks[0].conv1, blocks[1].conv1):
+            layer.weight[:, 0, 1, 1] = 120 * layer.weight[:, 1:].abs().flatten(1).amax(1)
+        blocks[1].shortcut[-2].weight[:, 0] = 0
+    return model, spec
+
+
+@pytest.fixture(scope="session")
 def conf(trained: Path) -> Params:
     """The values of its conf/params.yaml."""
     return load_params(trained / "conf/params.yaml")
 
 
-MakeContext = Callable[[tuple[Classifier, ModelSpec], Shards, Path], Context]
-
-
-@pytest.fixture(scope="session")
-def make_context(trained: Path) -> MakeContext:
-    """What the step hands to the search, of a network, shards and a folder."""
-
-    def make(network: tuple[Classifier, ModelSpec], shards: Shards, folder: Path) -> Context:
-        params = load_params(trained / "conf/params.yaml")
-        ranges = params.compress.quantize.model_copy(update={"ranges": "min_max"})
-        return Context(
-            teacher=network[0],
-            spec=network[1],
-            train=shards.split("train"),
-            validation=shards.split("validation"),
-            training=params.train,
-            params=params.compress.model_copy(update={"quantize": ranges}),
-            folder=folder,
-            work=folder / "work",
-            budget=params.budget.model_copy(update={"min_agreement": 0.97}),
-        )
-
-    return make
-
-
 @pytest.fixture
 def context(
-    network: tuple[Classifier, ModelSpec],
-    digit_shards: Shards,
-    make_context: MakeContext,
-    tmp_path: Path,
+    network: tuple[Classifier, ModelSpec], trained: Path, digit_shards: Shards, tmp_path: Path
 ) -> Context:
-    """Of the trained network."""
-    return make_context(network, digit_shards, tmp_path)
+    """What the step hands to the search, of the trained network."""
+    return context_of(network, trained, digit_shards, tmp_path)
 
 
 class Killed(BaseException):

@@ -4,7 +4,6 @@ import copy
 import json
 import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from building import candidates, context_of, tuning
 from torch import nn
 
-from tasks.compression import search
-from tasks.compression.candidates import Candidate, Quantization
+from tasks.compression.candidates import Quantization
 from tasks.compression.context import Context
 from tasks.compression.export import export
 from tasks.compression.quantize import Limits, quantize
@@ -27,7 +26,6 @@ from tasks.schema import RangeMethod
 from tasks.training.models import Classifier, ModelSpec
 
 Network = tuple[Classifier, ModelSpec]
-MakeContext = Callable[[Network, Shards, Path], Context]
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +33,6 @@ def exported(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path
     path = tmp_path_factory.mktemp("quantize") / "fp32.onnx"
     export(*network, path)
     return path
-
-
-@pytest.fixture(scope="module")
-def hostile(network: Network) -> Network:
-    """A network whose first channel is huge, and read by nothing: eight bits hold little else."""
-    model, spec = copy.deepcopy(network[0]).eval(), network[1]
-    blocks = model.backbone.blocks
-    with torch.no_grad():
-        model.backbone.stem[1].bias[0] += 2000
-        for layer in (blocks[0].conv1, blocks[1].conv1, blocks[1].shortcut[-2]):
-            layer.weight[:, 0] = 0
-    return model, spec
 
 
 def limits_of(path: Path, split: ShardSplit, agreement: float) -> Limits:
@@ -203,31 +189,25 @@ def test_storage_candidates_come_when_asked_for(context: Context) -> None:
 
 
 def test_nothing_of_it_reads_the_test_split(
-    hostile: Network, trained: Path, make_context: MakeContext, tmp_path: Path
+    hostile: Network, trained: Path, tmp_path: Path
 ) -> None:
-    """With poison for test images and labels, the same bytes: layers put back and all."""
+    """With poison for test images and labels, the same bytes, of what is fine-tuned too."""
     made = {}
     for name, poison in (("clean", False), ("poisoned", True)):
         folder = tmp_path / name
         shards = _shards(trained, folder / "shards", poison)
         (folder / "work").mkdir()
-        context = make_context(hostile, shards, folder)
+        context = tuning(context_of(hostile, trained, shards, folder), epochs=1)
         by_name = {one.name: one for one in candidates(context)}
         done = by_name["fp32-int8"].quantization
         assert done is not None
         assert done.float_layers
-        made[name] = (by_name, (folder / "fp32-int8.onnx").read_bytes())
+        assert list(by_name) == ["fp32", "fp32-int8", "fp32-int8-finetuned"]
+        assert by_name["fp32-int8-finetuned"].parent == "fp32"
+        assert by_name["fp32-int8-finetuned"].quantization is not None
+        files = ("fp32-int8.onnx", "fp32-int8-finetuned.onnx")
+        made[name] = (by_name, *((folder / file).read_bytes() for file in files))
     assert made["clean"] == made["poisoned"]
-
-
-def candidates(context: Context) -> list[Candidate]:
-    """Of the network alone: students take long to train."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "ladders", lambda context: [])
-        found = search.Search(context)
-        found.run()
-    assert found.failed == []
-    return found.candidates
 
 
 def _shards(trained: Path, target: Path, poison: bool) -> Shards:
