@@ -13,6 +13,7 @@ Changes = dict[str, tuple[object, str | None]]
 
 _SMALL_SIDE = 64
 _COLOURED = 0.05  # median saturation (0..1) of a set in colour
+_UNEQUAL = 5  # times as many images in the largest class as in the smallest
 _PRESETS_OWN = ("shift", "rotate", "scale", "brightness", "contrast")  # of a preset alone
 
 
@@ -104,6 +105,7 @@ def _train(found: Survey, preset: Mapping[str, Any]) -> Changes:
         "train.batch_size": (batch, f"for {found.images:,} images"),
         "train.epochs": (epochs, f"for {found.images:,} images; early stopping may end sooner"),
         **_augment(found),
+        **_imbalance(found),
         "tune.epochs": (min(preset["tune"]["epochs"], tuning), None),
         "compress.distil.widths": ([max(8, width // 2)], None),
         "compress.distil.epochs": (epochs, None),
@@ -124,6 +126,15 @@ def _augment(found: Survey) -> Changes:
     own: Changes = {f"train.augment.{key}": (None, None) for key in _PRESETS_OWN}
     preset = "small and in colour: flips and padding crops; a null below takes the preset's value"
     return own | {"train.augment.preset": ("light", preset), "train.augment.flip": (True, mirror)}
+
+
+def _imbalance(found: Survey) -> Changes:
+    """What did best of eight remedies on long-tailed images: see benchmarks.imbalance."""
+    ratio = max(found.counts.values()) / max(1, min(found.counts.values()))
+    if ratio < _UNEQUAL:
+        return {}
+    why = f"none, inverse, effective_number: the largest class has {ratio:.0f} times the smallest"
+    return {"train.imbalance.class_weights": ("effective_number", why)}
 
 
 def _budget(found: Survey, preset: Mapping[str, Any]) -> Changes:

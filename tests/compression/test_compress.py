@@ -146,3 +146,26 @@ def test_a_candidate_that_cannot_be_built_is_a_row_with_its_reason(project: Path
     assert "diverged" in reasons["distilled"]
     assert "distilled" in reasons["distilled-int8"]
     assert [row["name"] for row in results["candidates"]] == on_every_runtime(NAMES[:2])
+
+
+def test_a_full_disk_ends_the_step_and_leaves_the_last_candidates(project: Path) -> None:
+    """The size limit of files makes the kernel refuse the write, as a full disk does."""
+    kept = Path("data/candidates/candidates.json")
+    kept.parent.mkdir()
+    kept.write_text("those of the last run")
+    limited = (
+        "import resource, runpy;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000));"
+        "runpy.run_module('tasks.compression.compress', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limited],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "File too large" in done.stderr
+    assert kept.read_text() == "those of the last run"
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
