@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tasks.params import load_params, read_yaml
 
@@ -41,6 +41,7 @@ def test_photographs_of_many_shapes(repository, visionloop, photo_folder):
     assert (params.prepare.size, params.prepare.resize) == (64, "letterbox")
     assert params.train.augment.flip is True
     assert params.train.batch_size == 16
+    assert params.train.imbalance.class_weights == "none"
 
 
 def test_small_square_scans(repository, visionloop, digit_folder):
@@ -64,6 +65,17 @@ def test_small_photographs_in_colour_take_flips_and_crops(repository, visionloop
     assert (augment.preset, augment.flip, augment.shift) == ("light", True, None)
     assert augment.recipe.padding_crop > 0
     assert augment.recipe.rotate == 0
+
+
+def test_classes_of_unequal_size_are_weighted(repository, visionloop, photo_folder):
+    for path in list((photo_folder / "flower").iterdir()):
+        ImageOps.mirror(Image.open(path)).save(path.with_stem(f"{path.stem}-mirrored"))
+    for path in sorted((photo_folder / "temple").iterdir())[16:]:
+        path.unlink()
+    result = visionloop("init", "--data", str(photo_folder), "--yes")
+    assert result.exit_code == 0, result.output
+    assert load_params().train.imbalance.class_weights == "effective_number"
+    assert "the largest class has 5 times the smallest" in PARAMS.read_text()
 
 
 def test_a_class_keeps_its_margin_for_cleaning(repository, visionloop, photo_folder):
