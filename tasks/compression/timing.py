@@ -13,6 +13,7 @@ from tasks.compression.footprint import footprint
 from tasks.compression.measure import (
     Latency,
     Run,
+    choose_threads,
     compare_latency,
     eager_run,
     measure_latency,
@@ -20,11 +21,9 @@ from tasks.compression.measure import (
 )
 from tasks.compression.networks import FP32
 from tasks.pixels import Pixels
-from tasks.runtime import usable_cores
 
 EAGER = "eager"
-_SHORT = 10  # times fewer runs tell one thread from many than tell candidates apart
-_WORTH = 0.9  # more threads must bring latency below this share of one thread's
+_SHORT, _FEWEST = 10, 10  # times fewer runs tell one thread from many than candidates apart
 _BATCH_SECONDS = 1.0  # a candidate, of the larger batch
 log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class Timing:
 
 def timed(candidates: Sequence[Candidate], context: Context, batch: int) -> Timing:
     """Measure all candidates in turn, at batch 1 and at `batch`, each with its own threads."""
-    candidates = _with_threads(candidates, context)
+    candidates = [_with_threads(candidate, context) for candidate in candidates]
     one = _images(context, 1)
     runs = _runs(candidates, context, one) | {EAGER: eager_run(context.teacher, context.spec, one)}
     found = compare_latency(runs, FP32, context.params.latency_runs)
@@ -68,23 +67,12 @@ def timed(candidates: Sequence[Candidate], context: Context, batch: int) -> Timi
     return Timing(measured, found.latency[EAGER].median_ms, found.noise, found.rounds)
 
 
-def _with_threads(candidates: Sequence[Candidate], context: Context) -> list[Candidate]:
-    """Each with one thread, unless all cores are clearly faster for it."""
-    cores, image = usable_cores(), _images(context, 1)
-    if cores == 1:
-        return [candidate.model_copy(update={"threads": 1}) for candidate in candidates]
-    counts = {
-        count: [candidate.model_copy(update={"threads": count}) for candidate in candidates]
-        for count in (1, cores)
-    }
-    chosen = []
-    for single, threaded in zip(counts[1], counts[cores], strict=True):
-        runs = {str(c.threads): _run(c, context, image) for c in (single, threaded)}
-        times = max(_SHORT, context.params.latency_runs // _SHORT)
-        latency = measure_latency(runs, times)
-        faster = latency[str(cores)].median_ms < _WORTH * latency["1"].median_ms
-        chosen.append(threaded if faster else single)
-    return chosen
+def _with_threads(candidate: Candidate, context: Context) -> Candidate:
+    path, image = context.folder / candidate.file, _images(context, 1)
+    times = max(_FEWEST, context.params.latency_runs // _SHORT)
+    return candidate.model_copy(
+        update={"threads": choose_threads(path, image, times, candidate.runtime)}
+    )
 
 
 def _runs(candidates: Sequence[Candidate], context: Context, images: Pixels) -> dict[str, Run]:
