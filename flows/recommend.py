@@ -129,12 +129,12 @@ def _augment(found: Survey) -> Changes:
 
 
 def _imbalance(found: Survey) -> Changes:
-    """What did best of eight remedies on long-tailed images: see benchmarks.imbalance."""
+    """The best of eight remedies over two sets: see docs/benchmarks.md."""
     ratio = max(found.counts.values()) / max(1, min(found.counts.values()))
     if ratio < _UNEQUAL:
         return {}
-    why = f"none, inverse, effective_number: the largest class has {ratio:.0f} times the smallest"
-    return {"train.imbalance.class_weights": ("effective_number", why)}
+    why = f"to equal classes, 0: off; the largest class has {ratio:.0f} times the smallest"
+    return {"train.imbalance.logit_adjustment": (1.0, why)}
 
 
 def _budget(found: Survey, preset: Mapping[str, Any]) -> Changes:

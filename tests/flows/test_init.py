@@ -41,7 +41,7 @@ def test_photographs_of_many_shapes(repository, visionloop, photo_folder):
     assert (params.prepare.size, params.prepare.resize) == (64, "letterbox")
     assert params.train.augment.flip is True
     assert params.train.batch_size == 16
-    assert params.train.imbalance.class_weights == "none"
+    assert params.train.imbalance.logit_adjustment == 0
 
 
 def test_small_square_scans(repository, visionloop, digit_folder):
@@ -67,14 +67,14 @@ def test_small_photographs_in_colour_take_flips_and_crops(repository, visionloop
     assert augment.recipe.rotate == 0
 
 
-def test_classes_of_unequal_size_are_weighted(repository, visionloop, photo_folder):
+def test_classes_of_unequal_size_have_their_logits_adjusted(repository, visionloop, photo_folder):
     for path in list((photo_folder / "flower").iterdir()):
         ImageOps.mirror(Image.open(path)).save(path.with_stem(f"{path.stem}-mirrored"))
     for path in sorted((photo_folder / "temple").iterdir())[16:]:
         path.unlink()
     result = visionloop("init", "--data", str(photo_folder), "--yes")
     assert result.exit_code == 0, result.output
-    assert load_params().train.imbalance.class_weights == "effective_number"
+    assert load_params().train.imbalance.logit_adjustment == 1.0
     assert "the largest class has 5 times the smallest" in PARAMS.read_text()
 
 
