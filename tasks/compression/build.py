@@ -24,7 +24,7 @@ from tasks.compression.storage import store
 from tasks.compression.targets import count_parameters
 from tasks.errors import CompressionError
 from tasks.metrics.reliability import softmax
-from tasks.runtime import Floats, RuntimeName, available, open_model
+from tasks.runtime import Floats, RuntimeName, open_model
 from tasks.schema import RangeMethod, Storage
 from tasks.training.loop import predict
 from tasks.training.models import Classifier, ModelSpec
@@ -185,7 +185,7 @@ def _checked(
 ) -> list[Candidate]:
     """The graph on each runtime at hand, ONNX Runtime first, beside its network's `logits`."""
     path, found = context.folder / f"{name}.onnx", []
-    for runtime in available():
+    for runtime in context.runtimes:
         run = open_model(path, runtime, 1, ["logits"])
         outputs = in_batches(run, context.validation.images, _BATCHES)
         if not np.isfinite(outputs).all():

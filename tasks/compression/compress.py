@@ -138,7 +138,7 @@ def checkpoints(
 ) -> Path:
     """Where this compression keeps its checkpoints: another model or setting, another place."""
     parts = [sha256(MODEL / WEIGHTS), shards.digest]
-    free = {"minutes", "latency_runs", "quantize"}  # they change no network
+    free = {"minutes", "openvino", "latency_runs", "quantize"}  # they change no network
     parts += [training.model_dump_json(), params.compress.model_dump_json(exclude=free)]
     if params.ensemble.kind != "none":
         parts.append(sha256(ENSEMBLE / ONNX))

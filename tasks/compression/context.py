@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tasks.data.shards import ShardSplit
-from tasks.runtime import Floats
+from tasks.runtime import Floats, RuntimeName, available
 from tasks.schema import Budget, Compress, Train
 from tasks.training.loop import predict
 from tasks.training.models import Classifier, ModelSpec
@@ -39,6 +39,11 @@ class Context:
     def wanted(self) -> Floats:
         """Validation logits of the fp32 PyTorch model."""
         return predict(self.teacher, self.validation.images, self.spec)
+
+    @property
+    def runtimes(self) -> list[RuntimeName]:
+        """Those that candidates run on, ONNX Runtime first."""
+        return available() if self.params.openvino else ["onnxruntime"]
 
     @property
     def splits(self) -> tuple[ShardSplit, ShardSplit]:

@@ -69,4 +69,5 @@ class Finished:
         """What the graphs depend on beside the networks, which have a folder for each setting."""
         budget = self.context.budget
         limits = budget and [budget.max_accuracy_drop, budget.min_agreement]
-        return sha256_json([limits, self.context.params.quantize.model_dump()])
+        quantize = self.context.params.quantize.model_dump()
+        return sha256_json([limits, self.context.runtimes, quantize])

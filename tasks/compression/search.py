@@ -23,7 +23,6 @@ from tasks.compression.measure import choose_threads, measure_latency, onnx_run
 from tasks.compression.networks import FP32, Plan, ladders, original
 from tasks.compression.quantize import draw, quantize
 from tasks.errors import CompressionError
-from tasks.runtime import available
 
 _RUNS = 30  # timed, of a shape
 _FASTER = 1.1  # times as fast is beyond what such a short measurement gets wrong
@@ -109,7 +108,7 @@ class Search:
         own = {
             f"shape {file} {runtime}": onnx_run(folder / file, image, threads, runtime)
             for file in files
-            for runtime in available()
+            for runtime in self.context.runtimes
         }
         theirs = {
             rival.name: onnx_run(folder / rival.file, image, threads, rival.runtime)

@@ -24,7 +24,7 @@ from tasks.pixels import Pixels
 
 EAGER = "eager"
 _SHORT, _FEWEST = 10, 10  # times fewer runs tell one thread from many than candidates apart
-_BATCH_SECONDS = 1.0  # a candidate, of the larger batch
+_BATCH_SECONDS = 0.3  # a candidate, of the larger batch
 log = logging.getLogger(__name__)
 
 

@@ -157,6 +157,7 @@ class Compress(Section):
     distil: Distil
     prune: Prune
     quantize: Quantize
+    openvino: bool = Field(description="candidates run on OpenVINO too, where it is installed")
     minutes: float | None = Field(
         gt=0, description="no further network is trained after this long; null: no limit"
     )

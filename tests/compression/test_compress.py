@@ -53,7 +53,7 @@ def test_a_killed_step_goes_on_and_ends_with_the_same_models(
     compress.main()
     whole = {name: (project / "data/candidates" / name).read_bytes() for name in MODELS}
     results = json.loads(Path("data/candidates/candidates.json").read_text())
-    assert [row["name"] for row in results["candidates"]] == on_every_runtime(NAMES)
+    assert [row["name"] for row in results["candidates"]] == NAMES
     assert results["failed"] == []
     chosen = [row["name"] for row in results["candidates"] if row["verdict"] == "chosen"]
     assert chosen == [results["chosen"]]
@@ -137,6 +137,7 @@ def test_a_candidate_that_cannot_be_built_is_a_row_with_its_reason(project: Path
     path = Path("conf/params.yaml")
     values = YAML().load(path.read_text())
     values["compress"]["distil"]["temperature"] = 1e-60  # soft targets that overflow
+    values["compress"]["openvino"] = True
     with open(path, "w") as stream:
         YAML().dump(values, stream)
     compress.main()
