@@ -22,10 +22,11 @@ from optuna.pruners import (
     NopPruner,
     SuccessiveHalvingPruner,
 )
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from tasks.schema import Choices, FloatRange, IntRange, Range, Tune, in_order
+from tasks.training.gaussian import GaussianSampler
 
 _RANDOM_TRIALS = 5  # before the sampler has enough to model
 _UNPRUNED_TRIALS = 3  # before a median says anything
@@ -62,8 +63,9 @@ def sampler(config: Tune) -> BaseSampler:
 
     tpe: tree-structured Parzen estimator (Bergstra et al. 2011), over all keys together, or with
     conditions over each group of keys that are searched together. gp: Gaussian process with
-    expected improvement. cmaes: CMA-ES (Hansen & Ostermeier 2001) with margin for whole numbers
-    (Hamano et al. 2022); it draws choices and conditional keys at random.
+    expected improvement (Jones et al. 1998); it draws conditional keys at random. cmaes: CMA-ES
+    (Hansen & Ostermeier 2001) with margin for whole numbers (Hamano et al. 2022); it draws choices
+    and conditional keys at random.
     """
     conditional = any(bounds.when for bounds in config.space.values())
     whole = any(isinstance(bounds, IntRange) for bounds in config.space.values())
@@ -73,9 +75,7 @@ def sampler(config: Tune) -> BaseSampler:
         if config.sampler == "random":
             return RandomSampler(seed=seed)
         if config.sampler == "gp":
-            return GPSampler(
-                seed=seed, n_startup_trials=_RANDOM_TRIALS, warn_independent_sampling=False
-            )
+            return GaussianSampler(seed, _RANDOM_TRIALS)
         if config.sampler == "cmaes":
             return CmaEsSampler(
                 seed=seed,
@@ -96,8 +96,9 @@ def sampler(config: Tune) -> BaseSampler:
 def pruner(config: Tune) -> BasePruner:
     """The pruner that `config` names.
 
-    asha: asynchronous successive halving (Li et al. 2020); hyperband: several of these that
-    begin to prune at different epochs (Li et al. 2018).
+    median: after the first epoch and the one past the middle. asha: asynchronous successive
+    halving (Li et al. 2020); hyperband: several of these that begin to prune at different epochs
+    (Li et al. 2018).
     """
     if config.pruner == "hyperband":
         return HyperbandPruner(max_resource=config.epochs)
@@ -105,7 +106,8 @@ def pruner(config: Tune) -> BasePruner:
         first = max(1, config.epochs // _REDUCTION**2)
         return SuccessiveHalvingPruner(min_resource=first, reduction_factor=_REDUCTION)
     if config.pruner == "median":
-        return MedianPruner(_UNPRUNED_TRIALS, n_warmup_steps=config.epochs // 3)
+        # Not in between: the rate is at its highest there, and losses say little of the end.
+        return MedianPruner(_UNPRUNED_TRIALS, interval_steps=config.epochs // 2 + 1)
     return NopPruner()
 
 

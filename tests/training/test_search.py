@@ -66,6 +66,18 @@ class Function:
         pass
 
 
+class Rising(Function):
+    """Of five trials one is bad from the first epoch on, one from the third, the others good."""
+
+    def __call__(self, trial: optuna.Trial) -> list[float]:
+        since = [10, 1, 10, 3, 10][trial.number % 5]
+        for epoch in range(1, 10):
+            trial.report(float(epoch >= since) + 1 / epoch - trial.number / 1000, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return [float(since < 10)]
+
+
 @pytest.fixture
 def search(settings: Settings) -> Callable[..., list[FrozenTrial]]:
     """Runs a study of its own for each call."""
@@ -127,6 +139,14 @@ def test_every_pruner_ends_bad_trials_and_not_the_best(
     loss = {t.number: abs(math.log10(t.params["lr"]) + 2) for t in trials}
     worse = sorted(loss[trial.number] for trial in pruned)[len(pruned) // 2]
     assert min(loss[trial.number] for trial in complete) < worse
+
+
+def test_the_median_is_asked_after_the_first_epoch_and_past_the_middle(
+    search: Callable[..., list[FrozenTrial]],
+):
+    trials = search(tune(pruner="median", sampler="random", trials=15), Rising())
+    ended = {t.last_step for t in trials if t.state is TrialState.PRUNED}
+    assert ended == {1, 5}
 
 
 def test_several_objectives_give_a_front_and_the_budget_chooses(
