@@ -36,7 +36,7 @@ def prepare_store(settings: Settings) -> Path:
 def _create(database: Path) -> None:
     log.info("making the MLflow database %s", database)
     for leftover in database.parent.glob(f".{DATABASE}.*"):
-        leftover.unlink()
+        leftover.unlink(missing_ok=True)
     temporary = database.with_name(f".{DATABASE}.{uuid4().hex[:8]}.tmp")
     command = [sys.executable, "-m", "tasks.registry.store", str(temporary)]
     done = subprocess.run(command, capture_output=True, text=True)

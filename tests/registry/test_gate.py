@@ -20,7 +20,13 @@ from tasks.registry.gate import Decision, FrozenImages, Rule, by_hand, decide
 from tasks.schema import Budget, Gate
 
 GATE = Gate(margin=0.01, max_recall_drop=0.1, resamples=1000, confidence=0.95, seed=0)
-NO_LIMIT = Budget(max_accuracy_drop=0.01, min_agreement=0.0, max_latency_ms=None, max_size_mb=None)
+NO_LIMIT = Budget(
+    max_accuracy_drop=0.01,
+    min_agreement=0.0,
+    max_latency_ms=None,
+    max_size_mb=None,
+    otherwise="fail",
+)
 
 
 @pytest.fixture
