@@ -1,8 +1,9 @@
 """The networks that may become candidates: by each technique, from the mildest to the strongest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from tasks.compression.channels import require_prunable
 from tasks.compression.context import Context, Network
@@ -11,6 +12,7 @@ from tasks.compression.prune import Pruner, prune
 from tasks.compression.targets import removed_from
 
 FP32 = "fp32"
+Strength = TypeVar("Strength")
 
 
 @dataclass(frozen=True)
@@ -33,38 +35,38 @@ def original(context: Context) -> list[Plan]:
 
 def ladders(context: Context) -> list[list[Plan]]:
     """The strengths of each technique, the mildest first."""
-    widths = sorted(context.params.distil.widths, reverse=True)
-    students = [
-        Plan(
-            _name("distilled", f"w{width}", len(widths)),
-            "knowledge distillation",
-            partial(_distilled, width=width),
-            partial(_student, width=width),
-        )
-        for width in widths
+    widths = {f"w{width}": width for width in sorted(context.params.distil.widths, reverse=True)}
+    ratios = {f"{ratio:g}": ratio for ratio in sorted(context.params.prune.ratios)}
+    return [
+        _ladder("distilled", "knowledge distillation", widths, _distilled, _student),
+        _ladder("pruned", "structured pruning", ratios, _pruned, _cut),
     ]
-    ratios = sorted(context.params.prune.ratios)
-    pruned = [
+
+
+def _ladder(
+    name: str,
+    technique: str,
+    strengths: Mapping[str, Strength],
+    make: Callable[[Strength, Context], Network],
+    shape: Callable[[Strength, Context], Network],
+) -> list[Plan]:
+    """A plan for each strength, by its name; a single one goes unsaid."""
+    return [
         Plan(
-            _name("pruned", f"{ratio:g}", len(ratios)),
-            "structured pruning",
-            partial(_pruned, ratio=ratio),
-            partial(_cut, ratio=ratio),
+            f"{name}-{said}" if len(strengths) > 1 else name,
+            technique,
+            partial(make, strength),
+            partial(shape, strength),
         )
-        for ratio in ratios
+        for said, strength in strengths.items()
     ]
-    return [students, pruned]
 
 
 def _given(name: str, technique: str, network: Network) -> Plan:
     return Plan(name, technique, lambda _: network, lambda _: network)
 
 
-def _name(technique: str, strength: str, strengths: int) -> str:
-    return f"{technique}-{strength}" if strengths > 1 else technique
-
-
-def _distilled(context: Context, width: int) -> Network:
+def _distilled(width: int, context: Context) -> Network:
     return distil(
         context.mentor or context.teacher,
         context.spec,
@@ -76,11 +78,11 @@ def _distilled(context: Context, width: int) -> Network:
     )
 
 
-def _student(context: Context, width: int) -> Network:
+def _student(width: int, context: Context) -> Network:
     return untrained(context.spec, context.params.distil, width, context.training.seed)
 
 
-def _pruned(context: Context, ratio: float) -> Network:
+def _pruned(ratio: float, context: Context) -> Network:
     params = context.params
     model = prune(
         context.teacher,
@@ -95,7 +97,7 @@ def _pruned(context: Context, ratio: float) -> Network:
     return model, context.spec
 
 
-def _cut(context: Context, ratio: float) -> Network:
+def _cut(ratio: float, context: Context) -> Network:
     """The channels leave in one step, whatever `steps` is: the shape hardly differs."""
     params, spec = context.params, context.spec
     require_prunable(context.teacher)
