@@ -9,44 +9,28 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, GPSampler
+from optuna.samplers import GPSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 Space = dict[str, BaseDistribution]
 
 
-class GaussianSampler(BaseSampler):
-    """Optuna's GPSampler, over all trials whose outcome says something; draws one trial."""
-
-    def __init__(self, seed: int, random_trials: int) -> None:
-        self._inner = GPSampler(
-            seed=seed, n_startup_trials=random_trials, warn_independent_sampling=False
-        )
-        self._known: optuna.Study | None = None
+class GaussianSampler(GPSampler):
+    """Optuna's, over all trials whose outcome says something."""
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> Space:
         """The keys that every known trial has."""
-        self._known = known(study)
-        return self._inner.infer_relative_search_space(self._known, trial)
+        return super().infer_relative_search_space(known(study), trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: Space
     ) -> dict[str, Any]:
         """Where the expected improvement is largest; {} while there are too few trials."""
-        seen = self._known or known(study)
-        same = seen.get_trials(deepcopy=False)[trial.number]
-        return self._inner.sample_relative(seen, same, search_space)
-
-    def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """A random value."""
-        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+        seen = known(study)
+        return super().sample_relative(
+            seen, seen.get_trials(deepcopy=False)[trial.number], search_space
+        )
 
 
 def known(study: optuna.Study) -> optuna.Study:

@@ -75,7 +75,9 @@ def sampler(config: Tune) -> BaseSampler:
         if config.sampler == "random":
             return RandomSampler(seed=seed)
         if config.sampler == "gp":
-            return GaussianSampler(seed, _RANDOM_TRIALS)
+            return GaussianSampler(
+                seed=seed, n_startup_trials=_RANDOM_TRIALS, warn_independent_sampling=False
+            )
         if config.sampler == "cmaes":
             return CmaEsSampler(
                 seed=seed,
