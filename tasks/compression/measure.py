@@ -14,7 +14,7 @@ from tasks.training.models import Classifier, ModelSpec, normalise
 
 _ROUNDS = 10
 _MOST_ROUNDS = 40
-_WARM_UP = 3  # runs at the head of each block: caches, and the other candidates' threads
+_WARM_UP, _WARM_UP_SECONDS = 3, 0.05  # at the head of each block: caches, the others' threads
 _WORTH = 0.9  # more threads must bring latency below this share of one thread's
 _TIGHT = 0.02  # half the width of a ratio's interval at which measuring stops
 _T = 2.0  # about the 97.5 % quantile of Student's t for ten rounds and more
@@ -104,9 +104,17 @@ def choose_threads(
 
 def _round(runs: Mapping[str, Run], block: int, blocks: Blocks) -> None:
     for name, run in runs.items():
-        for _ in range(_WARM_UP):
-            run()
+        _warm_up(run)
         blocks[name].append([_timed(run) for _ in range(block)])
+
+
+def _warm_up(run: Run) -> None:
+    """Three runs, or fewer of what takes long: one such run has forgotten what was before it."""
+    taken = 0.0
+    for _ in range(_WARM_UP):
+        taken += _timed(run)
+        if taken > _WARM_UP_SECONDS:
+            return
 
 
 def _timed(run: Run) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tasks.compression import measure
-from tasks.compression.measure import compare_latency
+from tasks.compression.measure import compare_latency, measure_latency
 
 
 @pytest.fixture
@@ -59,3 +59,17 @@ def test_ratios_that_jump_are_measured_for_longer_and_end_with_wide_intervals(
     assert found.rounds == 40
     assert int8.ratio_low < int8.ratio < int8.ratio_high
     assert int8.ratio_high / int8.ratio_low > 1.04
+
+
+def test_what_takes_long_is_warmed_up_once_a_round(clock: list[float]) -> None:
+    calls = {"quick": 0, "slow": 0}
+
+    def counted(name: str, seconds: float) -> Any:
+        def run() -> None:
+            calls[name] += 1
+            clock[0] += seconds
+
+        return run
+
+    measure_latency({"quick": counted("quick", 0.004), "slow": counted("slow", 0.4)}, 20)
+    assert calls == {"quick": 10 * (3 + 2), "slow": 10 * (1 + 2)}
