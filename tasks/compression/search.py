@@ -9,7 +9,7 @@ was killed goes on where it was.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from tasks.compression.measure import choose_threads, measure_latency, onnx_run
 from tasks.compression.networks import FP32, Plan, ladders, original
 from tasks.compression.quantize import draw, quantize
 from tasks.errors import CompressionError
+from tasks.runtime import RuntimeName
 
 _RUNS = 30  # timed, of a shape
 _FASTER = 1.1  # times as fast is beyond what such a short measurement gets wrong
@@ -62,8 +63,8 @@ class Search:
             if faster:
                 self._skip(ladder[low : middle + 1], faster)
                 low = middle + 1
-            elif self._build(plan):
-                self._skip(ladder[low:middle], f"{plan.name} is smaller and keeps the budget")
+            elif kept := self._build(plan):
+                self._skip(ladder[low:middle], f"{kept} is smaller and keeps the budget")
                 low = middle + 1
             else:
                 reason = f"{plan.name}, which is milder, does not keep the budget"
@@ -71,8 +72,8 @@ class Search:
                 high = middle - 1
             first = False
 
-    def _build(self, plan: Plan) -> bool:
-        """Whether a candidate of this network keeps the accuracy and agreement of the budget."""
+    def _build(self, plan: Plan) -> str | None:
+        """The first candidate of this network that could be chosen, if there is one."""
         found = self._finished.load(plan)
         if found is None:
             found = build(self.context, plan)
@@ -80,7 +81,16 @@ class Search:
         candidates = [row for row in found if isinstance(row, Candidate)]
         self.candidates += candidates
         self.failed += [row for row in found if isinstance(row, Absent)]
-        return any(self._keeps(candidate) for candidate in candidates)
+        keeping = (one for one in candidates if self._keeps(one) and not self._is_slow(one))
+        return next((candidate.name for candidate in keeping), None)
+
+    def _is_slow(self, candidate: Candidate) -> bool:
+        """Whether int8 takes longer than its float parent, which rules it out."""
+        if candidate.parent is None:
+            return False
+        both = [one for one in self.candidates if one.name in (candidate.parent, candidate.name)]
+        parent, int8 = self._timed({one.name: (one.file, one.runtime) for one in both}).values()
+        return int8 > parent
 
     def _keeps(self, candidate: Candidate) -> bool:
         budget = self.context.budget
@@ -99,30 +109,33 @@ class Search:
     def _faster_than(self, plan: Plan) -> str | None:
         """Why this network cannot be the fastest, if it cannot: a measurement of its shape."""
         rivals = [candidate for candidate in self.candidates if self._keeps(candidate)]
-        folder, image = self.context.folder, self.context.validation.images[:1].copy()
-        threads = choose_threads(folder / f"{FP32}.onnx", image, _RUNS)
         try:
             files = self._shape(plan)
         except CompressionError:
             return None  # building it will say why
         own = {
-            f"shape {file} {runtime}": onnx_run(folder / file, image, threads, runtime)
-            for file in files
-            for runtime in self.context.runtimes
+            f"{file} on {name}": (file, name) for file in files for name in self.context.runtimes
         }
-        theirs = {
-            rival.name: onnx_run(folder / rival.file, image, threads, rival.runtime)
-            for rival in rivals
-        }
-        found = measure_latency(own | theirs, _RUNS)
-        least = min(found[name].median_ms for name in own)
-        best = min(theirs, key=lambda name: found[name].median_ms, default=None)
-        if best is None or least < _FASTER * found[best].median_ms:
+        theirs = {rival.name: (rival.file, rival.runtime) for rival in rivals}
+        found = self._timed(own | theirs)
+        least = min(found[name] for name in own)
+        best = min(theirs, key=lambda name: found[name], default=None)
+        if best is None or least < _FASTER * found[best]:
             return None
         return (
             f"its shape alone takes {least:.3g} ms; {best}, which keeps the budget, "
-            f"{found[best].median_ms:.3g} ms"
+            f"{found[best]:.3g} ms"
         )
+
+    def _timed(self, graphs: Mapping[str, tuple[str, RuntimeName]]) -> dict[str, float]:
+        """Milliseconds of graphs, each a file and its runtime, in turn; as many threads for all."""
+        folder, image = self.context.folder, self.context.validation.images[:1].copy()
+        threads = choose_threads(folder / f"{FP32}.onnx", image, _RUNS)
+        runs = {
+            name: onnx_run(folder / file, image, threads, runtime)
+            for name, (file, runtime) in graphs.items()
+        }
+        return {name: one.median_ms for name, one in measure_latency(runs, _RUNS).items()}
 
     def _shape(self, plan: Plan) -> list[str]:
         """Files of the untrained network in float and in int8."""

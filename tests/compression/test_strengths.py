@@ -75,7 +75,7 @@ def test_a_larger_one_is_not_trained_when_something_that_keeps_the_budget_is_fas
     """Latency stands for the size of the file here: tests do not rest on a clock."""
 
     def timed(runs: dict[str, Path], times: int) -> dict[str, Any]:
-        return {name: searching_latency(path) for name, path in runs.items()}
+        return {name: latency_by_size(path) for name, path in runs.items()}
 
     monkeypatch.setattr(searching, "onnx_run", lambda path, image, threads, runtime: path)
     monkeypatch.setattr(searching, "choose_threads", lambda path, image, times: 1)
@@ -87,7 +87,7 @@ def test_a_larger_one_is_not_trained_when_something_that_keeps_the_budget_is_fas
     assert ", which keeps the budget, " in dropped.reason
 
 
-def searching_latency(path: Path) -> Any:
+def latency_by_size(path: Path) -> Any:
     from tasks.compression.measure import Latency
 
     return Latency(float(path.stat().st_size), 0.0)
