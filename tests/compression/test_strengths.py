@@ -87,10 +87,29 @@ def test_a_larger_one_is_not_trained_when_something_that_keeps_the_budget_is_fas
     assert ", which keeps the budget, " in dropped.reason
 
 
-def latency_by_size(path: Path) -> Any:
+@pytest.mark.parametrize(("power", "slow"), [(1, False), (-1, True)])
+def test_int8_that_is_slower_than_its_parent_does_not_stand_for_its_network(
+    context: Context, monkeypatch: pytest.MonkeyPatch, power: int, slow: bool
+) -> None:
+    """Latency stands for the size of the file, or for its inverse: int8 is the smaller."""
+    monkeypatch.setattr(searching, "onnx_run", lambda path, image, threads, runtime: path)
+    monkeypatch.setattr(searching, "choose_threads", lambda path, image, times: 1)
+    monkeypatch.setattr(
+        searching,
+        "measure_latency",
+        lambda runs, times: {name: latency_by_size(path, power) for name, path in runs.items()},
+    )
+    context.folder.mkdir(exist_ok=True)
+    search = searched(with_params(context, minutes=1e-9))
+    fp32, int8 = search.candidates
+    assert not search._is_slow(fp32)
+    assert search._is_slow(int8) is slow
+
+
+def latency_by_size(path: Path, power: int = 1) -> Any:
     from tasks.compression.measure import Latency
 
-    return Latency(float(path.stat().st_size), 0.0)
+    return Latency(float(path.stat().st_size) ** power, 0.0)
 
 
 def test_when_the_time_is_up_nothing_more_is_trained(context: Context) -> None:
