@@ -32,6 +32,7 @@ from tasks.evaluation.card import render_card
 from tasks.evaluation.evidence import Evidence, gather_evidence
 from tasks.evaluation.lineage import read_lineage
 from tasks.evaluation.report import render_report
+from tasks.evaluation.robustness import Corrupted
 from tasks.evaluation.tables import class_rows, overall, remarks
 from tasks.files import atomic_write, write_json, write_text
 from tasks.params import load_params, load_settings
@@ -120,6 +121,7 @@ def metrics(evidence: Evidence, info: BundleInfo) -> dict[str, Any]:
         "eager_fp32_latency_ms": info.measurements.eager_fp32_latency_ms,
         "size_bytes": info.measurements.size_bytes,
         "remarks": remarks(evidence, info.classes),
+        "robustness": evidence.robustness and evidence.robustness.as_metrics(),
     } | {
         role: {name: vars(interval) for name, interval in overall(measured).items()}
         | {
@@ -165,12 +167,17 @@ def record(run: RunLog, evidence: Evidence, info: BundleInfo, digest: str, scrat
         for name, interval in overall(evidence.deployed).items()
         if interval.value is not None
     }
+    if evidence.robustness:
+        values["test_mean_corruption_error"] = evidence.robustness.error[0]
     run.metrics(values | named)
     run.tags({"bundle_digest": digest, "technique": info.technique})
     write_predictions(scratch / "predictions.parquet", evidence)
     for path in (METRICS, CONFUSION, CLASSES, BUNDLE / REPORT, BUNDLE / CARD):
         run.file(path, "evaluation")
     run.file(scratch / "predictions.parquet", "evaluation")
+    if evidence.robustness:
+        write_corrupted(scratch / "corrupted.parquet", evidence, evidence.robustness.found)
+        run.file(scratch / "corrupted.parquet", "evaluation")
     if CLEANING.is_file():
         run.file(CLEANING, "data")
 
@@ -189,6 +196,26 @@ def write_predictions(path: Path, evidence: Evidence) -> None:
         "probabilities": pa.array(list(deployed.probabilities.astype(np.float32))),
         "fp32_predicted": names.take(pa.array(fp32.predicted)),
         "fp32_probabilities": pa.array(list(fp32.probabilities.astype(np.float32))),
+    }
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def write_corrupted(path: Path, evidence: Evidence, found: Corrupted) -> None:
+    """Every corrupted image: path, label, corruption, severity, and what both models say."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = pa.array(evidence.shards.classes)
+    paths = [evidence.shards.split("test").paths[row] for row in found.rows]
+    shape = (len(found.names), len(found.severities), len(found.rows))
+    which, severity, image = (index.ravel() for index in np.indices(shape))
+    columns = {
+        "path": pa.array(paths).take(pa.array(image)),
+        "label": names.take(pa.array(found.labels[image])),
+        "corruption": pa.array(found.names).take(pa.array(which)),
+        "severity": pa.array(np.array(found.severities, np.int8)[severity]),
+        "predicted": names.take(pa.array(found.predicted[evidence.deployed.name].ravel())),
+        "fp32_predicted": names.take(pa.array(found.predicted[evidence.fp32.name].ravel())),
     }
     pq.write_table(pa.table(columns), path, compression="zstd")
 

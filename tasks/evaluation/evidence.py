@@ -17,6 +17,8 @@ from tasks.errors import CompressionError, DataError
 from tasks.evaluation.calibration import Temperature, fit_temperature, fold_temperature
 from tasks.evaluation.candidates import Candidates
 from tasks.evaluation.graph import run_graph
+from tasks.evaluation.robustness import measure_robustness
+from tasks.evaluation.robustness_table import RobustnessFigures, robustness_figures
 from tasks.metrics.bootstrap import ScoredIntervals, paired_difference, score_intervals
 from tasks.metrics.classification import Bools, Floats, Ints, confusion_matrix
 from tasks.metrics.reliability import (
@@ -73,6 +75,8 @@ class Evidence:
     reference: dict[str, npt.NDArray[Any]]
     """Test, then validation images as the deployed model sees them: reference.npz."""
     size_bytes: int
+    robustness: RobustnessFigures | None
+    """None when it is turned off."""
 
     @property
     def agreement(self) -> float:
@@ -105,6 +109,7 @@ def gather_evidence(
         ),
         reference=_reference(seen, (test, validation)),
         size_bytes=model.stat().st_size,
+        robustness=_robustness(candidates, test, params),
     )
 
 
@@ -126,6 +131,19 @@ def measure(
         nll_before=negative_log_likelihood(logits, labels),
         nll_after=negative_log_likelihood(logits, labels, fitted.value),
     )
+
+
+def _robustness(
+    candidates: Candidates, test: ShardSplit, params: Evaluate
+) -> RobustnessFigures | None:
+    if not params.robustness.enabled:
+        return None
+    models = {
+        name: (candidates.file(name), candidates.named(name).runtime)
+        for name in (candidates.chosen, candidates.fp32)
+    }
+    found = measure_robustness(test, models, params.robustness, params.seed)
+    return robustness_figures(found, candidates.chosen, candidates.fp32, params)
 
 
 def _measure_logits(

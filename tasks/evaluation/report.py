@@ -75,6 +75,7 @@ def render_report(
             n_mistakes=int((~deployed.correct).sum()),
             tiny=info.input.size <= TINY,
             counts=_split_counts(evidence),
+            robustness=evidence.robustness,
             cleaning=cleaning,
             cleaned_for=", ".join(
                 f"{name.replace('_', ' ')} {count}"

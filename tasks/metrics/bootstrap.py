@@ -66,6 +66,17 @@ def paired_difference(
     return float(change.mean()), float(low), float(high)
 
 
+def mean_interval(
+    values: Floats, resamples: int, confidence: float, seed: int
+) -> tuple[float, float, float]:
+    """The mean of float64 [N], N > 0, with its percentile interval: images are drawn anew."""
+    random = np.random.default_rng(seed)
+    drawn = [values[random.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn, (tail, 1 - tail))
+    return float(values.mean()), float(low), float(high)
+
+
 def _resample(confusion: Ints, resamples: int, rng: np.random.Generator) -> tuple[Counts, Counts]:
     """True positives and predictions per class of each resample, int64 R×C both."""
     n_classes = len(confusion)

@@ -20,7 +20,7 @@ from tasks.schema.data import (
     Validate,
     ZScore,
 )
-from tasks.schema.production import Budget, Drift, Evaluate, Gate, Serve
+from tasks.schema.production import Budget, Drift, Evaluate, Gate, Robustness, Serve
 from tasks.schema.quantization import Quantize, RangeMethod, Storage
 from tasks.schema.section import Section, Share
 from tasks.schema.sources import BoxSource, FolderSource, Source, TableSource, TorchvisionSource
@@ -68,6 +68,7 @@ __all__ = [
     "Range",
     "RangeMethod",
     "Recipe",
+    "Robustness",
     "Section",
     "Serve",
     "Share",

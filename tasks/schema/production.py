@@ -19,6 +19,13 @@ class Budget(Section):
     )
 
 
+class Robustness(Section):
+    """Accuracy on test images that something has happened to."""
+
+    enabled: bool = Field(description="whether it is measured at all")
+    images: int = Field(ge=1, description="of the test split, at most")
+
+
 class Evaluate(Section):
     """The evidence on the frozen test split."""
 
@@ -30,7 +37,8 @@ class Evaluate(Section):
         pattern=r"^[a-z0-9][a-z0-9.-]*$",
         description="of the model, a Hugging Face licence identifier, for the model card",
     )
-    seed: int = Field(ge=0, description="of the bootstrap")
+    robustness: Robustness
+    seed: int = Field(ge=0, description="of the bootstrap and of the corruptions")
 
 
 class Gate(Section):
