@@ -33,7 +33,7 @@ from tasks.evaluation.evidence import Evidence, gather_evidence
 from tasks.evaluation.lineage import read_lineage
 from tasks.evaluation.report import render_report
 from tasks.evaluation.robustness import Corrupted
-from tasks.evaluation.tables import class_rows, overall, remarks
+from tasks.evaluation.tables import class_rows, known, overall, remarks
 from tasks.files import atomic_write, write_json, write_text
 from tasks.params import load_params, load_settings
 from tasks.runtime import PROVIDER
@@ -129,6 +129,10 @@ def metrics(evidence: Evidence, info: BundleInfo) -> dict[str, Any]:
             "calibration_error": measured.after.error,
             "nll_before": measured.nll_before,
             "nll": measured.nll_after,
+            "brier": measured.ranked.brier,
+            "top_k_accuracy": {str(k): share for k, share in measured.ranked.top.items()},
+            "macro_roc_auc": known(measured.ranked.macro_roc_auc),
+            "macro_average_precision": known(measured.ranked.macro_average_precision),
             "temperature": measured.temperature.value,
         }
         for role, measured in models.items()
@@ -143,10 +147,11 @@ def write_tables(evidence: Evidence, info: BundleInfo) -> None:
     _write_csv(CONFUSION, ["actual", "predicted"], rows)
     scores = ("precision", "recall", "f1", "fp32_recall")
     header = ["class", "images", *(f"{s}{end}" for s in scores for end in ("", "_low", "_high"))]
+    header += ["roc_auc", "average_precision"]
     table = []
     for row in class_rows(evidence, info.classes):
         numbers = [value for score in scores for value in vars(getattr(row, score)).values()]
-        table.append([row.name, row.images, *numbers])
+        table.append([row.name, row.images, *numbers, row.roc_auc, row.average_precision])
     _write_csv(CLASSES, header, table)
 
 

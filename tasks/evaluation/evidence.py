@@ -21,6 +21,7 @@ from tasks.evaluation.robustness import measure_robustness
 from tasks.evaluation.robustness_table import RobustnessFigures, robustness_figures
 from tasks.metrics.bootstrap import ScoredIntervals, paired_difference, score_intervals
 from tasks.metrics.classification import Bools, Floats, Ints, confusion_matrix
+from tasks.metrics.ranking import Ranked, ranked
 from tasks.metrics.reliability import (
     Logits,
     Reliability,
@@ -45,6 +46,7 @@ class Measured:
     """Calibrated, N×C."""
     confusion: npt.NDArray[np.int64]
     scored: ScoredIntervals
+    ranked: Ranked
     temperature: Temperature
     before: Reliability
     after: Reliability
@@ -125,6 +127,7 @@ def measure(
         probabilities=after,
         confusion=confusion,
         scored=score_intervals(confusion, params.resamples, params.confidence, params.seed),
+        ranked=ranked(after, labels),
         temperature=fitted,
         before=reliability(before, labels, params.calibration_bins),
         after=reliability(after, labels, params.calibration_bins),
