@@ -16,6 +16,7 @@ from tasks.data.shards import Shards, ShardSplit
 from tasks.errors import CompressionError, DataError
 from tasks.evaluation.calibration import Temperature, fit_temperature, fold_temperature
 from tasks.evaluation.candidates import Candidates
+from tasks.evaluation.decisions import Decided, decide
 from tasks.evaluation.graph import run_graph
 from tasks.evaluation.robustness import measure_robustness
 from tasks.evaluation.robustness_table import RobustnessFigures, robustness_figures
@@ -77,6 +78,7 @@ class Evidence:
     reference: dict[str, npt.NDArray[Any]]
     """Test, then validation images as the deployed model sees them: reference.npz."""
     size_bytes: int
+    decided: Decided
     robustness: RobustnessFigures | None
     """None when it is turned off."""
 
@@ -111,6 +113,9 @@ def gather_evidence(
         ),
         reference=_reference(seen, (test, validation)),
         size_bytes=model.stat().st_size,
+        decided=decide(
+            (seen[1][0], np.asarray(validation.labels)), (seen[0][0], chosen.labels), params
+        ),
         robustness=_robustness(candidates, test, params),
     )
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from tasks.bundle import BundleInfo
 from tasks.evaluation.evidence import Evidence
-from tasks.evaluation.plots import reliability_chart
+from tasks.evaluation.plots import reliability_chart, risk_coverage_chart
 from tasks.evaluation.tables import (
     class_rows,
     compared,
@@ -78,6 +78,8 @@ def render_report(
             tiny=info.input.size <= TINY,
             counts=_split_counts(evidence),
             robustness=evidence.robustness,
+            decided=evidence.decided,
+            risk_coverage=risk_coverage_chart(evidence.decided),
             cleaning=cleaning,
             cleaned_for=", ".join(
                 f"{name.replace('_', ' ')} {count}"

@@ -159,6 +159,8 @@ def remarks(evidence: Evidence, classes: Names) -> list[str]:
         notes += _model_remarks(measured, classes)
         if measured.name == evidence.fp32.name == evidence.deployed.name:
             break
+    if evidence.decided.note:
+        notes.append(evidence.decided.note)
     images, bins = len(evidence.deployed.labels), len(evidence.deployed.after.images)
     if images < 20 * bins:
         notes.append(

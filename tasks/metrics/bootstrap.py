@@ -77,6 +77,14 @@ def paired_difference(
     return float(change.mean()), float(low), float(high)
 
 
+def share_interval(hits: Bools, confidence: float) -> tuple[float, float, float]:
+    """The share of True in bool [N], N > 0, with its exact interval (Clopper & Pearson 1934)."""
+    from scipy.stats import binomtest
+
+    found = binomtest(int(hits.sum()), len(hits)).proportion_ci(confidence)
+    return float(hits.mean()), float(found.low), float(found.high)
+
+
 def mean_interval(
     values: Floats, resamples: int, confidence: float, seed: int
 ) -> tuple[float, float, float]:

@@ -26,6 +26,23 @@ class Robustness(Section):
     images: int = Field(ge=1, description="of the test split, at most")
 
 
+class Abstention(Section):
+    """When the model leaves an image to a person; at most one of the two is set."""
+
+    coverage: float | None = Field(
+        gt=0, le=1, description="share of images that must be answered; null: not asked for"
+    )
+    risk: float | None = Field(
+        gt=0, lt=1, description="share of wrong answers among those given, at most; null: not asked"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.coverage is not None and self.risk is not None:
+            raise ValueError("evaluate.abstention: set coverage or risk, the other one to null")
+        return self
+
+
 class Evaluate(Section):
     """The evidence on the frozen test split."""
 
@@ -36,6 +53,10 @@ class Evaluate(Section):
     license: str = Field(
         pattern=r"^[a-z0-9][a-z0-9.-]*$",
         description="of the model, a Hugging Face licence identifier, for the model card",
+    )
+    abstention: Abstention
+    set_coverage: float = Field(
+        gt=0.5, lt=1, description="how often prediction sets hold the true class"
     )
     robustness: Robustness
     seed: int = Field(ge=0, description="of the bootstrap and of the corruptions")
