@@ -18,6 +18,7 @@ from tasks.metrics.abstention import (
 )
 from tasks.metrics.bootstrap import share_interval
 from tasks.metrics.classification import Ints
+from tasks.pages.render import percent
 from tasks.schema import Abstention, Evaluate
 
 Predictions = tuple[Probabilities, Ints]  # probabilities N×C, labels [N]
@@ -99,8 +100,8 @@ def _abstain_below(validation: Predictions, asked: Abstention) -> tuple[float | 
     threshold = threshold_for_risk(curve, len(labels), asked.risk)
     if threshold is None:
         return None, (
-            f"No threshold keeps the share of wrong answers below {asked.risk:.1%} with "
-            f"{CERTAINTY:.0%} certainty on {len(labels):,} validation images, so the model never "
-            "abstains; raise evaluate.abstention.risk, or validate on more images."
+            f"No threshold keeps the share of wrong answers below {percent(asked.risk)} with "
+            f"{percent(CERTAINTY, 0)} certainty on {len(labels):,} validation images, so the model "
+            "never abstains; raise evaluate.abstention.risk, or validate on more images."
         )
     return threshold, None

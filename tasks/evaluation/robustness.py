@@ -42,6 +42,8 @@ class Corrupted:
     """By model, the class it gives to each when corrupted, C×V×N."""
     stable: dict[str, float]
     """By model, the share of images with one answer wherever a shift by one pixel puts them."""
+    samples: dict[str, Pixels]
+    """One image under each corruption at the middle severity, uint8 S×S×3."""
 
     @property
     def names(self) -> list[str]:
@@ -95,6 +97,7 @@ def measure_robustness(
         clean={model: answer(images) for model, answer in answers.items()},
         predicted={m: np.stack([cell[m] for cell in found]).reshape(shape) for m in models},
         stable={model: _stability(answer, images) for model, answer in answers.items()},
+        samples={name: corrupt(images[:1], name, SEVERITIES[2], seed)[0] for name in names},
     )
 
 

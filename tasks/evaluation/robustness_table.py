@@ -5,9 +5,11 @@ from typing import Any
 
 from tasks.evaluation.robustness import Corrupted
 from tasks.metrics.bootstrap import mean_interval
+from tasks.pages.render import data_uri, percent
 from tasks.schema import Evaluate
 
 _HARDEST = 3
+_SAMPLE = 64  # pixels of the pictures
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class CorruptionRow:
     accuracy: list[float]
     mean: float
     fp32: float
+    sample: str
+    """A data URI of an image under it, at the middle severity."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +61,15 @@ class RobustnessFigures:
     def sentence(self) -> str:
         """What a reader must know, in two or three sentences."""
         value, low, high = (100 * share for share in self.difference)
-        hardest = ", ".join(f"{_title(row.name)} ({row.mean:.1%})" for row in self.hardest)
+        hardest = ", ".join(f"{_title(row.name)} ({percent(row.mean)})" for row in self.hardest)
         if low <= 0 <= high:
             told = "the images do not tell it from fp32"
         else:
             told = f"{'more' if low > 0 else 'less'} robust than fp32"
         return (
             f"On {self.images:,} test images under the fifteen common corruptions "
-            f"{1 - self.error[0]:.1%} of the answers are right, on the same images as they are "
-            f"{self.clean:.1%}. Against fp32 that is {value:+.1f} points ({low:+.1f} to "
+            f"{percent(1 - self.error[0])} of the answers are right, on the same images as they "
+            f"are {percent(self.clean)}. Against fp32 that is {value:+.1f} points ({low:+.1f} to "
             f"{high:+.1f}): {told}. Hardest: {hardest}."
         )
 
@@ -94,6 +98,7 @@ def robustness_figures(
                 accuracy=accuracy[index].tolist(),
                 mean=float(accuracy[index].mean()),
                 fp32=float(other[index].mean()),
+                sample=data_uri(found.samples[name], tiny=_SAMPLE, side=_SAMPLE),
             )
             for index, name in enumerate(found.names)
         ],

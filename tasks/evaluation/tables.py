@@ -82,7 +82,7 @@ def of_all_probabilities(measured: Measured) -> dict[str, float | None]:
     found = measured.ranked
     return {
         **{f"Label among the first {k}": share for k, share in found.top.items()},
-        "Mean area under ROC": known(found.macro_roc_auc),
+        "Mean AUROC": known(found.macro_roc_auc),
         "Mean average precision": known(found.macro_average_precision),
     }
 

@@ -80,7 +80,7 @@ def test_a_risk_that_cannot_be_kept_is_said(pipeline):
     main()
     assert read_metrics(pipeline)["decision"]["abstain_below"] is None
     html = (pipeline / "data/bundle/report.html").read_text()
-    assert html.count("No threshold keeps the share of wrong answers below 0.1%") == 2
+    assert html.count("No threshold keeps the share of wrong answers below 0.1\u00a0%") == 2
 
 
 def test_too_few_validation_images_rule_nothing_out(pipeline, digits):
