@@ -68,7 +68,7 @@ class Gate(Section):
     margin: Share
     max_recall_drop: Share
     resamples: int = Field(ge=100, description="of the paired bootstrap")
-    confidence: float = Field(gt=0.5, lt=1, description="level of the lower bound")
+    confidence: float = Field(gt=0.5, lt=1, description="of the lower bound, one-sided")
     seed: int = Field(ge=0, description="of the bootstrap")
 
 
