@@ -4,10 +4,9 @@ python -m benchmarks.gate [--trials N] [--disagreement D] [--plot FILE.svg]
 
 Pairs of models of known accuracy: the champion is right on 90 % of images, the challenger on as
 many, one point more, or one or two fewer, and exactly one of them is right on the share D of the
-images (two trainings of one network on CIFAR-10 disagree so on some 5 to 10 %, a network and its
-int8 on 1 to 2 %). Every trial draws a test set of ten classes anew and asks the product's own rules,
-accuracy and recall, with the gate of conf/params.yaml. The peer is the usual practice: promote
-what is not less accurate on the test set.
+images. Every trial draws a test set of ten classes anew and asks the product's own rules, accuracy
+and recall, with the gate of conf/params.yaml. The peer is the usual practice: promote what is not
+less accurate on the test set.
 
 JSON, at 2,000 test images: `ours` and `peer` are how often a model two points worse is promoted,
 `blocked_equal` and `peer_blocked_equal` how often an equal one is blocked.
