@@ -1,0 +1,143 @@
+"""Which labels are probably wrong, from the probabilities of models that never saw the image.
+
+Confident learning (Northcutt, Jiang & Chuang 2021, "Confident Learning: Estimating Uncertainty
+in Dataset Labels"): a class's threshold is how sure the models are of it, on average, of the
+images that carry its label. An image is counted for the class it is surest of among those whose
+threshold it passes, and is a suspect when that is not its label. Two more conditions, so that
+constant predictions accuse nobody: the class must be likelier than the label, and pass its
+threshold by more than the label does its own.
+
+All images are ordered by self-confidence, what the models give the label, after each class's
+probabilities are scaled so that the class is as frequent among the predictions as among the labels
+(the first step of Saerens, Latinne & Decaestecker 2002): a model that gives one class too little
+would have all its images suspected.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.errors import DataError
+from tasks.metrics.classification import Bools, Floats, Ints
+
+_CELLS = 1 << 20  # of N×C at a time: the temporary arrays stay within some ten megabytes
+_ROUNDING = 1e-6  # of probabilities in float32, and of their means
+
+
+@dataclass(frozen=True)
+class LabelErrors:
+    """One entry an image, [N]; an excluded image is no suspect, and its suspicion is NaN."""
+
+    suspicion: Floats  # higher is worse; it orders all images, suspects or not
+    suspect: Bools
+    likelier: npt.NDArray[np.int64]  # the best other class; the label where there is no other
+
+
+def find_label_errors(
+    probabilities: npt.NDArray[np.floating], labels: Ints, excluded: Bools | None = None
+) -> LabelErrors:
+    """Judge every image's label.
+
+    Args:
+        probabilities: N×C, of models that were not trained on the image.
+        labels: the given classes, [N], each in 0..C-1. A class may have no images, or one.
+        excluded: bool [N], images that have no say and are not judged: those that cleaning
+            leaves out, say, or that a person has decided on. None: none.
+
+    Raises:
+        DataError: shapes that do not belong together, labels that are no class, probabilities
+            that are not finite or outside 0..1; naming the first such row.
+    """
+    judged = np.ones(len(labels), np.bool_) if excluded is None else ~excluded
+    _check(probabilities, labels, judged)
+    rows = np.flatnonzero(judged)
+    thresholds = confident_thresholds(probabilities, labels, judged)
+    scales = _scales(probabilities, labels, judged)
+    result = LabelErrors(
+        suspicion=np.where(judged, 0.0, np.nan),
+        suspect=np.zeros(len(labels), np.bool_),
+        likelier=labels.astype(np.int64),
+    )
+    if probabilities.shape[1] > 1 and len(rows):
+        step = max(1, _CELLS // probabilities.shape[1])
+        for part in (rows[at : at + step] for at in range(0, len(rows), step)):
+            _judge(probabilities[part], labels[part], thresholds, part, result)
+            result.suspicion[part] = _suspicion(probabilities[part], labels[part], scales)
+    return result
+
+
+def confident_thresholds(
+    probabilities: npt.NDArray[np.floating], labels: Ints, judged: Bools
+) -> Floats:
+    """Each class's mean probability on the images with its label, [C]; infinite without any."""
+    n_classes = probabilities.shape[1]
+    rows = np.flatnonzero(judged)
+    own = probabilities[rows, labels[rows]].astype(np.float64)
+    counts = np.bincount(labels[rows], minlength=n_classes)
+    sums = np.bincount(labels[rows], own, n_classes)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
+
+
+def _judge(
+    probabilities: npt.NDArray[np.floating],
+    labels: Ints,
+    thresholds: Floats,
+    rows: npt.NDArray[np.int64],
+    result: LabelErrors,
+) -> None:
+    """Fill in `rows` of the result from their probabilities n×C and labels [n]."""
+    here = np.arange(len(rows))
+    own = probabilities[here, labels].astype(np.float64)
+    passing = probabilities >= (thresholds - _ROUNDING).astype(probabilities.dtype)
+    others = np.where(passing, probabilities, probabilities - 1)  # in -1..0: only if none passes
+    others[:, np.isinf(thresholds)] = -np.inf
+    others[here, labels] = -np.inf
+    best = others.argmax(1)
+    theirs = probabilities[here, best].astype(np.float64)
+    surplus, own_surplus = theirs - thresholds[best], own - thresholds[labels]
+    convincing = passing[here, best] & (theirs > own)
+    result.suspect[rows] = convincing & (surplus > own_surplus + _ROUNDING)
+    result.likelier[rows] = best
+
+
+def _scales(probabilities: npt.NDArray[np.floating], labels: Ints, judged: Bools) -> Floats:
+    """Per class [C], how many times as frequent it is among the labels as in the predictions."""
+    counts = np.bincount(labels[judged], minlength=probabilities.shape[1])
+    predicted = probabilities.sum(0, np.float64, where=judged[:, None])
+    return counts / np.maximum(predicted, np.finfo(np.float32).tiny)
+
+
+def _suspicion(probabilities: npt.NDArray[np.floating], labels: Ints, scales: Floats) -> Floats:
+    scaled = (probabilities @ scales.astype(probabilities.dtype)).astype(np.float64)
+    own = probabilities[np.arange(len(labels)), labels] * scales[labels]
+    return np.asarray(1 - own / np.maximum(scaled, np.finfo(np.float32).tiny))
+
+
+def _check(probabilities: npt.NDArray[np.floating], labels: Ints, judged: Bools) -> None:
+    if probabilities.ndim != 2 or len(probabilities) != len(labels) or labels.ndim != 1:
+        raise DataError(
+            f"label suspects need probabilities N×C and N labels, got {probabilities.shape} and "
+            f"{labels.shape}; give one row an image"
+        )
+    if judged.shape != labels.shape:
+        raise DataError(
+            f"label suspects: {judged.shape} excluded for {labels.shape} labels; give one an image"
+        )
+    n_classes = probabilities.shape[1]
+    wrong = judged & ((labels < 0) | (labels >= n_classes))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise DataError(
+            f"label suspects: the label {labels[row]} of row {row} is none of {n_classes} classes; "
+            "give the probabilities of all classes"
+        )
+    ends = probabilities.min(1, initial=1.0), probabilities.max(1, initial=0.0)  # NaN stays NaN
+    usable = (ends[0] >= 0) & (ends[1] <= 1 + _ROUNDING)
+    if not usable[judged].all():
+        unusable = np.flatnonzero(judged & ~usable)
+        raise DataError(
+            f"label suspects: {len(unusable)} of {int(judged.sum())} rows of probabilities are "
+            f"not finite or not within 0..1, the first is row {unusable[0]}; the training that "
+            "gave them has diverged, or they are logits"
+        )
