@@ -115,7 +115,7 @@ def write(result: Validated, shards: Shards, confidence: float) -> int:
     def fill(directory: Path) -> None:
         for one in result.trained:
             save_model(directory / f"fold-{one.fold.number}", one.model, one.spec)
-        label_suspects.write_suspects(directory, suspects, held_out)
+        label_suspects.write_suspects(directory, suspects, held_out, result.pooled["accuracy"])
         _write_probabilities(directory / PROBABILITIES, result, shards)
         _write_table(directory / TABLE, result.trained)
         _write_page(directory / PAGE, result, confidence)

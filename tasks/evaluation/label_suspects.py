@@ -92,9 +92,12 @@ def find_suspects(
 
 
 def write_suspects(
-    directory: Path, found: Sequence[Found], held_out: Sequence["ShardSplit"]
+    directory: Path, found: Sequence[Found], held_out: Sequence["ShardSplit"], accuracy: float
 ) -> None:
-    """Write what find_suspects found as suspects.csv and suspects.html into `directory`."""
+    """Write what find_suspects found as suspects.csv and suspects.html into `directory`.
+
+    `accuracy` is the share of all labels that the models agree with, which the page tells.
+    """
     write_table(directory / TABLE, [suspect for suspect, _ in found])
     shown = [
         (suspect, data_uri(held_out[place.fold].images[place.row], _TINY, _SIDE))
@@ -105,6 +108,7 @@ def write_suspects(
         suspects=len(found),
         images=sum(len(split) for split in held_out),
         folds=len(held_out),
+        accuracy=accuracy,
         shown=shown,
         pairs=pairs.most_common(PAIRS),
         n_pairs=len(pairs),

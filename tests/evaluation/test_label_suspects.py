@@ -62,7 +62,7 @@ def judged(digit_images: np.ndarray, digit_labels: np.ndarray) -> Folds:
 @pytest.fixture
 def written(judged: Folds, tmp_path: Path) -> Path:
     found = find_suspects(judged.probabilities, judged.held_out, CLASSES)
-    write_suspects(tmp_path, found, judged.held_out)
+    write_suspects(tmp_path, found, judged.held_out, 0.913)
     return tmp_path
 
 
@@ -96,6 +96,7 @@ def test_the_page_shows_the_images_and_asks_for_nothing(
     page = (written / label_suspects.PAGE).read_text()
     assert f"{len(suspects)} of {COUNT} labels are suspects" in page
     assert "test split was not looked at" in page
+    assert "agree with 91.3\u00a0% of all labels" in page
     assert "http" not in page.replace("http-equiv", "")
     assert "digit &lt;" in page, "names are escaped"
     assert "digit <" not in page
@@ -107,7 +108,7 @@ def test_the_page_shows_the_images_and_asks_for_nothing(
         assert hashed == one.pixel_hash, "another image than the row's"
     monkeypatch.setattr(label_suspects, "SHOWN", 3)
     found = find_suspects(judged.probabilities, judged.held_out, CLASSES)
-    write_suspects(written, found, judged.held_out)
+    write_suspects(written, found, judged.held_out, 0.913)
     page = (written / label_suspects.PAGE).read_text()
     assert page.count("data:image/png;base64") == 3
     assert "The first 3; all are in suspects.csv" in page
@@ -115,7 +116,8 @@ def test_the_page_shows_the_images_and_asks_for_nothing(
 
 def test_right_labels_leave_an_empty_table_and_say_so(judged: Folds, tmp_path: Path) -> None:
     sure = [np.eye(10, dtype=np.float32)[split.labels] for split in judged.held_out]
-    write_suspects(tmp_path, find_suspects(sure, judged.held_out, CLASSES), judged.held_out)
+    found = find_suspects(sure, judged.held_out, CLASSES)
+    write_suspects(tmp_path, found, judged.held_out, 1.0)
     assert read_suspects(tmp_path / label_suspects.TABLE) == []
     assert "Nothing needs your attention" in (tmp_path / label_suspects.PAGE).read_text()
 
