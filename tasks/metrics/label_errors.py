@@ -1,16 +1,13 @@
 """Which labels are probably wrong, from the probabilities of models that never saw the image.
 
 Confident learning (Northcutt, Jiang & Chuang 2021, "Confident Learning: Estimating Uncertainty
-in Dataset Labels"): a class's threshold is how sure the models are of it, on average, of the
-images that carry its label. An image is counted for the class it is surest of among those whose
-threshold it passes, and is a suspect when that is not its label. Two more conditions, so that
-constant predictions accuse nobody: the class must be likelier than the label, and pass its
-threshold by more than the label does its own.
-
-All images are ordered by self-confidence, what the models give the label, after each class's
-probabilities are scaled so that the class is as frequent among the predictions as among the labels
-(the first step of Saerens, Latinne & Decaestecker 2002): a model that gives one class too little
-would have all its images suspected.
+in Dataset Labels"), by rank and prune. How many: a class's threshold is how sure the models are of
+it, on average, of the images that carry its label; an image is counted for the class it is surest
+of among those whose threshold it passes; of each label the share counted for another class is
+taken for its share of errors. Which: the worst so many by self-confidence, what the models give
+the label, once each class's probabilities are scaled so that the class is as frequent among the
+predictions as among the labels (the first step of Saerens, Latinne & Decaestecker 2002): a model
+that gives one class too little would have all its images suspected.
 """
 
 from dataclasses import dataclass
@@ -34,6 +31,14 @@ class LabelErrors:
     likelier: npt.NDArray[np.int64]  # the best other class; the label where there is no other
 
 
+@dataclass(frozen=True)
+class _Counts:
+    """Per class [C]: images with that label that pass any threshold, and of them for another."""
+
+    confident: npt.NDArray[np.int64]
+    elsewhere: npt.NDArray[np.int64]
+
+
 def find_label_errors(
     probabilities: npt.NDArray[np.floating], labels: Ints, excluded: Bools | None = None
 ) -> LabelErrors:
@@ -51,19 +56,26 @@ def find_label_errors(
     """
     judged = np.ones(len(labels), np.bool_) if excluded is None else ~excluded
     _check(probabilities, labels, judged)
-    rows = np.flatnonzero(judged)
-    thresholds = confident_thresholds(probabilities, labels, judged)
-    scales = _scales(probabilities, labels, judged)
+    rows, n_classes = np.flatnonzero(judged), probabilities.shape[1]
     result = LabelErrors(
         suspicion=np.where(judged, 0.0, np.nan),
         suspect=np.zeros(len(labels), np.bool_),
         likelier=labels.astype(np.int64),
     )
-    if probabilities.shape[1] > 1 and len(rows):
-        step = max(1, _CELLS // probabilities.shape[1])
-        for part in (rows[at : at + step] for at in range(0, len(rows), step)):
-            _judge(probabilities[part], labels[part], thresholds, part, result)
-            result.suspicion[part] = _suspicion(probabilities[part], labels[part], scales)
+    if n_classes < 2 or not len(rows):
+        return result
+    thresholds = confident_thresholds(probabilities, labels, judged)
+    scales = _scales(probabilities, labels, judged)
+    counts = _Counts(np.zeros(n_classes, np.int64), np.zeros(n_classes, np.int64))
+    step = max(1, _CELLS // n_classes)
+    for part in (rows[at : at + step] for at in range(0, len(rows), step)):
+        _judge(probabilities[part], labels[part], thresholds, part, result, counts)
+        result.suspicion[part] = _suspicion(probabilities[part], labels[part], scales)
+    images = np.bincount(labels[rows], minlength=n_classes)
+    errors = round(float((images * counts.elsewhere / np.maximum(counts.confident, 1)).sum()))
+    doubted = np.flatnonzero(result.suspect)
+    order = np.argsort(-result.suspicion[doubted], kind="stable")
+    result.suspect[doubted[order[errors:]]] = False
     return result
 
 
@@ -85,8 +97,14 @@ def _judge(
     thresholds: Floats,
     rows: npt.NDArray[np.int64],
     result: LabelErrors,
+    counts: _Counts,
 ) -> None:
-    """Fill in `rows` of the result from their probabilities n×C and labels [n]."""
+    """Fill in `rows` of the result from their probabilities n×C and labels [n], and count them.
+
+    Suspects are then all whose label is not the likeliest. An image that is above the threshold
+    of another class no further than above its own is not counted for it: otherwise predictions
+    that are the same for every image would accuse all of them.
+    """
     here = np.arange(len(rows))
     own = probabilities[here, labels].astype(np.float64)
     passing = probabilities >= (thresholds - _ROUNDING).astype(probabilities.dtype)
@@ -94,11 +112,14 @@ def _judge(
     others[:, np.isinf(thresholds)] = -np.inf
     others[here, labels] = -np.inf
     best = others.argmax(1)
-    theirs = probabilities[here, best].astype(np.float64)
+    theirs = np.where(np.isinf(thresholds[best]), 0.0, probabilities[here, best])
     surplus, own_surplus = theirs - thresholds[best], own - thresholds[labels]
-    convincing = passing[here, best] & (theirs > own)
-    result.suspect[rows] = convincing & (surplus > own_surplus + _ROUNDING)
-    result.likelier[rows] = best
+    elsewhere = passing[here, best] & (theirs > own) & (surplus > own_surplus + _ROUNDING)
+    n_classes = len(thresholds)
+    counts.confident[:] += np.bincount(labels[passing.any(1)], minlength=n_classes)
+    counts.elsewhere[:] += np.bincount(labels[elsewhere], minlength=n_classes)
+    result.suspect[rows] = theirs > own
+    result.likelier[rows] = np.where(np.isinf(thresholds[best]), labels, best)
 
 
 def _scales(probabilities: npt.NDArray[np.floating], labels: Ints, judged: Bools) -> Floats:
