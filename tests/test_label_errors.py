@@ -35,7 +35,7 @@ def test_planted_errors_are_found_and_little_else(noisy: tuple[np.ndarray, ...])
     assert hits.sum() / found.suspect.sum() > 0.7, "precision"
     worst = np.argsort(-found.suspicion)[:100]
     assert wrong[worst].mean() > 0.95, "the worst are not at the top"
-    assert (found.likelier[hits] == right[hits]).mean() > 0.95
+    assert (found.likelier[hits] == right[hits]).mean() > 0.9
     assert (found.likelier != labels).all()
 
 

@@ -143,6 +143,13 @@ def read_suspects(path: Path) -> list[Suspect]:
 
 def _suspect(row: dict[str, str]) -> Suspect:
     """A row of the table; what is missing in it is a KeyError, TypeError or ValueError."""
-    numbers = {name: float(row[name]) for name in ("p_label", "p_likelier", "suspicion")}
-    names = {name: row[name] for name in ("pixel_hash", "path", "label", "likelier")}
-    return Suspect(fold=int(row["fold"]), **names, **numbers)
+    return Suspect(
+        pixel_hash=row["pixel_hash"],
+        path=row["path"],
+        fold=int(row["fold"]),
+        label=row["label"],
+        likelier=row["likelier"],
+        p_label=float(row["p_label"]),
+        p_likelier=float(row["p_likelier"]),
+        suspicion=float(row["suspicion"]),
+    )

@@ -88,7 +88,7 @@ def confident_thresholds(
     own = probabilities[rows, labels[rows]].astype(np.float64)
     counts = np.bincount(labels[rows], minlength=n_classes)
     sums = np.bincount(labels[rows], own, n_classes)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
+    return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1), np.inf))
 
 
 def _judge(
@@ -126,7 +126,7 @@ def _scales(probabilities: npt.NDArray[np.floating], labels: Ints, judged: Bools
     """Per class [C], how many times as frequent it is among the labels as in the predictions."""
     counts = np.bincount(labels[judged], minlength=probabilities.shape[1])
     predicted = probabilities.sum(0, np.float64, where=judged[:, None])
-    return counts / np.maximum(predicted, np.finfo(np.float32).tiny)
+    return np.asarray(counts / np.maximum(predicted, np.finfo(np.float32).tiny))
 
 
 def _suspicion(probabilities: npt.NDArray[np.floating], labels: Ints, scales: Floats) -> Floats:
