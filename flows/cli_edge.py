@@ -20,7 +20,10 @@ def export(
     ] = None,
     target: Annotated[
         str,
-        typer.Option(help="edge: onnxruntime, numpy and pillow alone; openvino: OpenVINO IR."),
+        typer.Option(
+            help="edge: onnxruntime, numpy and pillow alone; converted: openvino, executorch, "
+            "tflite, coreml."
+        ),
     ] = "edge",
     images: Annotated[
         Path | None,

@@ -1,7 +1,7 @@
 """`visionloop export`: a bundle as a folder for a device, or in another runtime's format."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from rich.console import Console
 from flows.bundle import chosen_bundle
 from tasks.bundle import Bundle
 from tasks.edge.folder import check_output, export_edge, fill_edge
+from tasks.edge.targets import CONVERTED, REFUSED
 from tasks.errors import BundleError
 from tasks.params import Settings, load_settings
 
 EDGE = "edge"
-TARGETS = (EDGE, "openvino")
+TARGETS = (EDGE, *CONVERTED)
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Exported:
     files: Mapping[str, int]
     comparison: Mapping[str, Any] | None = None
     environment: str | None = None
+    notes: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -43,6 +45,8 @@ def export(
     Raises BundleError, DataError or ServiceError, and then leaves what was at `output` as it was.
     """
     settings = load_settings()
+    if target in REFUSED:
+        raise BundleError(f"no export to {target}: {REFUSED[target]}")
     if target not in TARGETS:
         raise BundleError(f"no target {target!r}; there are {', '.join(TARGETS)}")
     if target == EDGE and images is not None:
@@ -67,16 +71,16 @@ def _edge(bundle: Bundle, output: Path, dry: bool) -> Exported:
 def _converted(
     bundle: Bundle, target: str, output: Path, given: Path | None, dry: bool, settings: Settings
 ) -> Exported:
-    from tasks.edge.convert import convert, verification_images
-    from tasks.edge.environments import environment, pinned
+    from tasks.edge.convert import convert, notes, verification_images
+    from tasks.edge.environments import environment, named
 
-    images = verification_images(bundle, given)
+    images, told = verification_images(bundle, given), notes(bundle, target)
     if dry:
         folder = environment(target, settings)
-        missing = None if folder.is_dir() else f"{', '.join(pinned(target))} into {folder}"
-        return _exported(target, bundle, output, {}, dry, environment=missing)
+        missing = None if folder.is_dir() else f"{named(target)} into {folder}"
+        return _exported(target, bundle, output, {}, dry, environment=missing, notes=told)
     found = asdict(convert(bundle, target, images, output, settings))
-    return _exported(target, bundle, output, _sizes(output), dry, comparison=found)
+    return _exported(target, bundle, output, _sizes(output), dry, comparison=found, notes=told)
 
 
 def _exported(
@@ -101,9 +105,13 @@ def show(done: Exported, console: Console) -> None:
         console.print(f"would install {done.environment}", markup=False)
     if done.comparison:
         found = done.comparison
+        of = CONVERTED[done.target]
+        what = "the PyTorch program that it was made from" if of.elsewhere else "verified"
         console.print(
-            f"verified on {found['images']} images against the bundle: largest probability "
+            f"{what} on {found['images']} images against the bundle: largest probability "
             f"difference {found['max_difference']:.2g}, same answer on {found['agreement']:.2%}"
         )
+    for note in done.notes:
+        console.print(note, markup=False)
     if done.target == EDGE and not done.dry:
         console.print(f"try it: [bold]python {done.output}/run.py IMAGE...[/]")

@@ -2,7 +2,8 @@
 
 The converter is a script of its own (tasks/edge/converters/<target>.py) that runs in an isolated
 environment. It writes the converted model and, where the format's runtime is in that environment,
-what the converted model answers on the images given.
+what the converted model answers on the images given; else what the PyTorch program answers that
+the format was made from.
 """
 
 import logging
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from tasks.bundle import MODEL, Bundle
 from tasks.data.shards import SHARDS, open_shards
 from tasks.edge.environments import CONVERTERS, interpreter, pinned
 from tasks.edge.folder import write_about
+from tasks.edge.targets import CONVERTED
 from tasks.errors import BundleError, DataError
 from tasks.files import remove_leftovers, write_directory
 from tasks.params import Settings
@@ -61,8 +64,9 @@ def convert(
 ) -> Comparison:
     """Write the converted model with model.json to `output`, atomically.
 
-    Nothing is written when its answers are not the bundle's: BundleError. Raises ServiceError when
-    the converter's environment cannot be installed.
+    Where the format's runtime is not here, the comparison is of the PyTorch program that it was
+    made from, and `notes` says so. Nothing is written when the answers are not the bundle's:
+    BundleError. Raises ServiceError when the converter's environment cannot be installed.
     """
     python = interpreter(target, settings)
     comparisons: list[Comparison] = []
@@ -71,13 +75,34 @@ def convert(
         answers = _run(python, target, bundle, images, folder)
         found = compare(bundle, images, answers)
         _require_equal(bundle, target, found)
-        models = sorted(path.name for path in folder.iterdir())
-        write_about(folder, bundle, target, models, verified=asdict(found), packages=pinned(target))
+        models = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+        told = _told(bundle, target, found)
+        write_about(folder, bundle, target, models, **told, packages=pinned(target))
         comparisons.append(found)
 
     remove_leftovers(output)
     write_directory(output, fill)
     return comparisons[0]
+
+
+def notes(bundle: Bundle, target: str) -> list[str]:
+    """What a user must know of the bundle in this format, beside the comparison."""
+    of = CONVERTED[target]
+    found = []
+    if of.elsewhere:
+        found.append(f"converted, not verified here: {of.elsewhere}")
+    if not of.int8 and is_quantized(bundle.path / MODEL):
+        found.append(f"int8 layers became float32: {of.title} is made of the float equivalent")
+    return found
+
+
+def _told(bundle: Bundle, target: str, found: Comparison) -> dict[str, Any]:
+    """For model.json: the comparison under what it was of, and the notes."""
+    elsewhere = CONVERTED[target].elsewhere
+    about: dict[str, Any] = {"verified": None if elsewhere else asdict(found)}
+    if elsewhere:
+        about["program"] = asdict(found)
+    return {**about, "notes": notes(bundle, target)}
 
 
 def compare(bundle: Bundle, images: Pixels, answers: Pixels) -> Comparison:
@@ -95,7 +120,7 @@ def compare(bundle: Bundle, images: Pixels, answers: Pixels) -> Comparison:
 
 
 def _require_equal(bundle: Bundle, target: str, found: Comparison) -> None:
-    int8 = _is_quantized(bundle.path / MODEL)
+    int8 = is_quantized(bundle.path / MODEL)
     same = found.agreement >= INT8_AGREEMENT if int8 else found.max_difference <= FLOAT_DIFFERENCE
     if not same:
         allowed = f"agreement {INT8_AGREEMENT}" if int8 else f"difference {FLOAT_DIFFERENCE}"
@@ -106,7 +131,8 @@ def _require_equal(bundle: Bundle, target: str, found: Comparison) -> None:
         )
 
 
-def _is_quantized(model: Path) -> bool:
+def is_quantized(model: Path) -> bool:
+    """Whether an ONNX file has int8 layers."""
     import onnx
 
     nodes = onnx.load(model).graph.node

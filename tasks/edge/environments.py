@@ -14,6 +14,7 @@ import sys
 import venv
 from pathlib import Path
 
+from tasks.edge.targets import CONVERTED
 from tasks.errors import ServiceError
 from tasks.files import remove_leftovers, sha256_json, write_directory
 from tasks.locks import waited_for
@@ -28,6 +29,13 @@ def pinned(target: str) -> list[str]:
     """The target's packages, as name==version."""
     lines = _lock(target).read_text(encoding="utf-8").splitlines()
     return [line.split()[0] for line in lines if line and line[0] not in " #-"]
+
+
+def named(target: str) -> str:
+    """The target's packages in a few words: those that convert, and how many more."""
+    wanted, packages = pinned(target), CONVERTED[target].packages
+    asked = [one for one in wanted if one.split("==")[0] in packages]
+    return f"{', '.join(asked)} and {len(wanted) - len(asked)} more packages"
 
 
 def environment(target: str, settings: Settings) -> Path:
@@ -45,7 +53,7 @@ def interpreter(target: str, settings: Settings) -> Path:
     busy = f"another process installs the environment of {target}"
     with waited_for(folder.with_name(f"{folder.name}.lock"), busy):
         if not folder.is_dir():
-            log.info("installing %s into %s", ", ".join(pinned(target)), folder)
+            log.info("installing %s into %s", named(target), folder)
             remove_leftovers(folder)
             write_directory(folder, lambda to: _install(target, to))
     return _python(folder)
@@ -67,7 +75,7 @@ def _install(target: str, folder: Path) -> None:
     if done.returncode:
         said = "\n  ".join(done.stderr.strip().splitlines()[-_LINES:])
         raise ServiceError(
-            f"the packages for {target} ({', '.join(pinned(target))}) cannot be installed:\n  "
+            f"the packages for {target} ({named(target)}) cannot be installed:\n  "
             f"{said}\nThey are fetched once from your package index; connect to it, or set "
             "UV_INDEX_URL (uv) or PIP_INDEX_URL (pip), and run this again"
         )

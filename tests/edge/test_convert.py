@@ -14,23 +14,30 @@ from tasks.data.shards import SPLITS, write_index
 from tasks.edge import convert as converting
 from tasks.edge.convert import compare, convert, verification_images
 from tasks.edge.environments import environment, interpreter, pinned
+from tasks.edge.targets import CONVERTED
 from tasks.errors import BundleError, DataError, ServiceError
 from tasks.params import Settings
 
 NOWHERE = "http://127.0.0.1:9/simple"  # the discard port: refuses at once
+LARGE = "VISIONLOOP_TEST_CONVERTERS"
+FORMATS = [("executorch", "pte"), ("tflite", "tflite"), ("coreml", "mlpackage")]
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A state folder in which the environment of openvino is installed, from the real index."""
-    settings = Settings(home=tmp_path_factory.mktemp("state"))
+def _install(target: str, settings: Settings) -> Settings:
+    """The settings, once the target's environment is installed from the real index."""
     try:
-        interpreter("openvino", settings)
+        interpreter(target, settings)
     except ServiceError as error:
         # A laptop may be offline; .ci/run has an index, and a lack of it fails.
         missing = f"converting needs an environment of its own from a package index: {error}"
         pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
     return settings
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A state folder in which the environment of openvino is installed, from the real index."""
+    return _install("openvino", Settings(home=tmp_path_factory.mktemp("state")))
 
 
 @pytest.fixture
@@ -57,6 +64,30 @@ def test_openvino_answers_as_the_bundle_does(
     assert about["verified"]["images"] == 70
     assert set(about["sha256"]) == {"model.xml", "model.bin"}
     assert any(package.startswith("openvino==") for package in about["packages"])
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(
+    LARGE not in os.environ,
+    reason=f"these environments have 5 GB of PyTorch each; {LARGE}=1 makes them and converts",
+)
+@pytest.mark.parametrize(("target", "model"), [(name, f"model.{end}") for name, end in FORMATS])
+def test_what_starts_from_pytorch_answers_as_the_bundle_does(
+    digits_bundle: Bundle, photographs: Path, tmp_path: Path, target: str, model: str
+) -> None:
+    settings = _install(target, Settings(home=tmp_path / "state"))
+    images = verification_images(digits_bundle, photographs)
+    output = tmp_path / target
+    found = convert(digits_bundle, target, images, output, settings)
+    assert (found.images, found.agreement) == (70, 1.0)
+    assert found.max_difference < 1e-5
+    assert {path.name for path in output.iterdir()} == {model, "model.json"}
+    about = json.loads((output / "model.json").read_text())
+    elsewhere = CONVERTED[target].elsewhere
+    assert about["program" if elsewhere else "verified"]["images"] == 70
+    if elsewhere:
+        assert about["verified"] is None
+        assert about["notes"] == [f"converted, not verified here: {elsewhere}"]
 
 
 def test_the_environment_is_isolated_and_installed_once(installed: Settings) -> None:

@@ -80,6 +80,7 @@ def test_what_is_there_is_kept(built: Path, visionloop: Command, tmp_path: Path)
     ("words", "said"),
     [
         (("--target", "toaster"), "no target 'toaster'; there are edge"),
+        (("--target", "tensorrt"), "built on the NVIDIA GPU that it is for"),
         (("nowhere",), "no bundle at"),
         (("--images", "photos"), "--images verifies a conversion"),
         (("--target", "openvino"), "no shards at data/shards"),
