@@ -128,7 +128,14 @@ def _require_equal(bundle: Bundle, target: str, found: Comparison) -> None:
             f"the {target} model does not answer as {bundle.path} does: on {found.images} images "
             f"the largest probability difference is {found.max_difference:.3g}, the agreement "
             f"{found.agreement:.4f} (allowed: {allowed}); nothing was written"
+            + _way_out(target, int8)
         )
+
+
+def _way_out(target: str, int8: bool) -> str:
+    if not int8 or CONVERTED[target].int8:
+        return ""
+    return ". Its int8 layers become float32 in this format: export a float model, or to executorch"
 
 
 def is_quantized(model: Path) -> bool:

@@ -84,6 +84,7 @@ OPERATORS = [
     ("LayerNormalization", [np.ones(3, "f4"), np.zeros(3, "f4")], {"axis": -1}),
     ("ReduceMean", [np.array([1, 2])], {"keepdims": 0}),
     ("Slice", [np.array([1]), np.array([2**63 - 1]), np.array([1])], {}),
+    ("Slice", [np.array([0, -5]), np.array([1, -1])], {}),
     ("Gather", [np.array(2)], {"axis": 1}),
     ("Gather", [np.array([[0, 2], [1, 1]])], {"axis": 1}),
     ("Reshape", [np.array([0, -1])], {}),
@@ -105,6 +106,36 @@ def test_an_operator_is_onnxs(
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-6)
 
 
+def test_a_product_by_int8_weights_is_a_layer_with_a_scale_for_each_row(
+    program: Any, digit_images: np.ndarray
+) -> None:
+    """As ExecuTorch wants them: an int8 matrix product is left over, and fails its conversion."""
+    random = np.random.default_rng(0)
+    arrays = {
+        "scale": np.float32(1), "zero": np.uint8(3),
+        "weights": random.integers(-127, 128, (3, 5), np.int8),
+        "scales": random.uniform(0.001, 0.01, 5).astype("f4"), "zeros": np.zeros(5, np.int8),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+        helper.make_node("DequantizeLinear", ["weights", "scales", "zeros"], ["w"], axis=1),
+        helper.make_node("MatMul", ["d", "w"], ["y"]),
+    ]
+    model = _model(nodes, arrays)
+    images = digit_images[1300:1301]
+    (wanted,) = open_session(model.SerializeToString(), 1).run(None, {"images": images})
+    for int8 in (True, False):
+        made = program.Program(model, int8=int8)
+        (found,) = made(torch.from_numpy(images))
+        np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-4)
+    exported = torch.export.export(program.Program(model, int8=True), (made.example(),))
+    called = {str(node.target) for node in exported.graph.nodes}
+    assert "aten.linear.default" in called
+    assert "quantized_decomposed.dequantize_per_channel.default" in called
+
+
 def test_an_operator_that_is_not_known_is_named(program: Any) -> None:
     with pytest.raises(ValueError, match="the operator Erf is not known here"):
         program.Program(_alone("Erf", [], {}), int8=True)
@@ -124,6 +155,10 @@ def _alone(name: str, constants: list, attributes: dict) -> Any:
             name, ["x", *(f"c{i}" for i in range(len(constants)))], ["y"], **attributes
         ),
     ]
+    return _model(nodes, arrays)
+
+
+def _model(nodes: list, arrays: dict) -> Any:
     graph = helper.make_graph(
         nodes,
         "alone",

@@ -21,9 +21,11 @@ from program_operators import (
     same,
 )
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 QUANTIZE = "QuantizeLinear"
 PROBABILITIES = "probabilities"
+TRANSPOSED = ".transposed"
 
 
 class _Step(NamedTuple):
@@ -52,6 +54,7 @@ class Program(nn.Module):
         )
         self.int8 = int8
         self.fixed = _constants(graph)
+        self.products = {node.input[1] for node in graph.node if node.op_type == "MatMul"}
         self.steps: list[_Step] = []
         # Computed anew for each use: backends look for the one in front of each operator.
         self.repeated: dict[str, _Step] = {}
@@ -106,10 +109,17 @@ class Program(nn.Module):
             return _Step(make(self._numbers(names[1]), self._numbers(names[2])), names[:1], output)
         if node.op_type not in OPERATORS:
             raise ValueError(f"the operator {node.op_type} is not known here")
+        if node.op_type == "MatMul" and self._is_layer(names[1]):
+            return _Step(F.linear, names, output)
         static = STATIC.get(node.op_type, ())
         numbers = [self._numbers(name) for i, name in enumerate(names) if i in static]
         function = OPERATORS[node.op_type](given, *numbers)
         return _Step(function, [n for i, n in enumerate(names) if i not in static and n], output)
+
+    def _is_layer(self, weights: str) -> bool:
+        """Whether a product is by int8 weights: they are kept as F.linear, which backends know."""
+        step = self.repeated.get(weights)
+        return step is not None and step.inputs[0].endswith(TRANSPOSED)
 
     def _numbers(self, name: str) -> Any:
         """A constant as a number or a list of them; None of an input that is left out."""
@@ -123,8 +133,12 @@ class Program(nn.Module):
             numbers = self._numbers(scale), self._numbers(zero)
             return _Step(dequantize(*numbers) if self.int8 else same, [value], output)
         weights, scales, zeros = self.fixed[value], self.fixed[scale], self.fixed[zero]
+        axis %= weights.ndim or 1
         if self.int8 and weights.dtype == torch.int8 and scales.ndim:
             self.fixed[f"{zero}.int64"] = zeros.to(torch.int64)
+            if output in self.products and weights.ndim == 2:
+                value, axis = f"{value}{TRANSPOSED}", 1 - axis
+                self.fixed[value] = weights.t().contiguous()
             return _Step(dequantize_weights(axis), [value, scale, f"{zero}.int64"], output)
         # Biases too: backends round them by themselves, as the int8 kernels of ONNX Runtime do.
         shape = [-1 if scales.ndim and i == axis else 1 for i in range(weights.ndim)]

@@ -147,13 +147,14 @@ def _shape(a: Attributes) -> Function:
 
 
 def _slice(
-    a: Attributes, starts: list[int], ends: list[int], axes: list[int], steps: Any = None
+    a: Attributes, starts: list[int], ends: list[int], axes: Any = None, steps: Any = None
 ) -> Function:
+    count = len(starts)
+    cuts = list(zip(axes or range(count), starts, ends, steps or [1] * count, strict=True))
+
     def run(x: Tensor) -> Tensor:
         parts = [slice(None)] * x.ndim
-        for axis, start, end, step in zip(
-            axes, starts, ends, steps or [1] * len(axes), strict=True
-        ):
+        for axis, start, end, step in cuts:
             parts[axis] = slice(start, min(end, x.shape[axis]), step)
         return x[tuple(parts)]
 
