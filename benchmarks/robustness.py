@@ -176,7 +176,7 @@ def _report(found: Mapping[str, Compared]) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_data_argument(parser)
-    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--size", type=int, default=224, help="pixels, 32 or more")
     parser.add_argument("--repeats", type=int, default=3)
     return parser.parse_args()

@@ -120,7 +120,8 @@ def dequantize_weights(axis: int) -> Function:
 
     def run(weights: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
         more = axis, -128, 127, torch.int8
-        return _INT8.dequantize_per_channel(weights, scales, zeros, *more)
+        found: Tensor = _INT8.dequantize_per_channel(weights, scales, zeros, *more)
+        return found
 
     return run
 
