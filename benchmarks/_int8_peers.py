@@ -11,9 +11,10 @@ import numpy.typing as npt
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from benchmarks._environments import interpreter
 from tasks.pixels import Pixels
 
-ENVIRONMENT = Path(".visionloop/benchmarks/nncf")
+PACKAGES = ("nncf==3.4.0", "openvino==2026.4.1")
 NAIVE, NNCF = "onnxruntime quantize_static", "NNCF + OpenVINO"
 # Run in the environment of NNCF: the network, the calibration images, the int8 network.
 _SCRIPT = """
@@ -38,7 +39,14 @@ def quantize_with_nncf(source: Path, target: Path, calibration: Pixels) -> None:
     """NNCF's post-training quantization as it comes, to OpenVINO's own format (target is .xml)."""
     images = target.with_suffix(".npy")
     np.save(images, calibration)
-    command = [str(_interpreter()), "-c", _SCRIPT, str(source), str(images), str(target)]
+    command = [
+        str(interpreter("nncf", *PACKAGES)),
+        "-c",
+        _SCRIPT,
+        str(source),
+        str(images),
+        str(target),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"error: NNCF failed\n{done.stderr[-2000:]}")
@@ -54,15 +62,3 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         """The next batch by input name, or None at the end."""
         batch = next(self._batches, None)
         return None if batch is None else {"images": batch}
-
-
-def _interpreter() -> Path:
-    """That of an environment that has NNCF and OpenVINO; made on first use."""
-    python = ENVIRONMENT / "bin" / "python"
-    if not python.exists():
-        uv = str(Path(sys.executable).with_name("uv"))
-        subprocess.run([uv, "venv", "--quiet", str(ENVIRONMENT)], check=True)
-        packages = ["nncf==3.4.0", "openvino==2026.4.1"]
-        command = [uv, "pip", "install", "--quiet", "--python", str(python), *packages]
-        subprocess.run(command, check=True)
-    return python

@@ -18,9 +18,9 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks._cifar import add_data_argument, class_folders
+from benchmarks._environments import interpreter
 
 WORKERS = 2
-PEER = Path(".visionloop/benchmarks/cleanvision")
 OURS = """
 import sys, time
 from pathlib import Path
@@ -51,7 +51,7 @@ if __name__ == "__main__":
 
 def main() -> None:
     arguments = _arguments()
-    peer = _peer_environment()
+    peer = interpreter("cleanvision", "cleanvision")
     with tempfile.TemporaryDirectory() as scratch:
         root = class_folders(arguments.data, Path(scratch) / "all")
         images = _some(root, Path(scratch) / "some", arguments.images)
@@ -60,17 +60,6 @@ def main() -> None:
             rates["ours"].append(_rate(sys.executable, OURS, images))
             rates["cleanvision"].append(_rate(str(peer), THEIRS, images))
     _report({name: median(values) for name, values in rates.items()})
-
-
-def _peer_environment() -> Path:
-    """The interpreter of an environment that has cleanvision; made on first use."""
-    python = PEER / "bin" / "python"
-    if not python.exists():
-        uv = str(Path(sys.executable).with_name("uv"))
-        subprocess.run([uv, "venv", "--quiet", str(PEER)], check=True)
-        command = [uv, "pip", "install", "--quiet", "--python", str(python), "cleanvision"]
-        subprocess.run(command, check=True)
-    return python
 
 
 def _some(root: Path, target: Path, count: int) -> Path:

@@ -32,10 +32,10 @@ from PIL import Image
 
 from benchmarks._alter import KINDS
 from benchmarks._cifar import add_data_argument, class_folders, images_folder
+from benchmarks._environments import interpreter
 from benchmarks._natural import same_cifar_picture, same_tile
 
 TILES = Path("../shared/datasets/magnetic-tile.tar.gz")
-PEERS = Path(".visionloop/benchmarks")
 SEED = 2024
 
 Pairs = set[tuple[str, str]]
@@ -142,24 +142,13 @@ def _alter(file: Path, target: Path, kind: str, random: np.random.Generator) -> 
 def _compare(folder: Path, planted: Planted, same: Callable[[str, str], bool]) -> dict[str, Score]:
     tools = {
         "ours": (sys.executable, OURS),
-        "imagededup PHash": (_environment("imagededup"), IMAGEDEDUP),
-        "cleanvision": (_environment("cleanvision"), CLEANVISION),
+        "imagededup PHash": (str(interpreter("imagededup", "imagededup")), IMAGEDEDUP),
+        "cleanvision": (str(interpreter("cleanvision", "cleanvision")), CLEANVISION),
     }
     return {
         name: _score(_pairs(python, script, folder), planted, same)
         for name, (python, script) in tools.items()
     }
-
-
-def _environment(package: str) -> str:
-    """The interpreter of an environment that has the package; made on first use."""
-    python = PEERS / package / "bin" / "python"
-    if not python.exists():
-        uv = str(Path(sys.executable).with_name("uv"))
-        subprocess.run([uv, "venv", "--quiet", str(PEERS / package)], check=True)
-        command = [uv, "pip", "install", "--quiet", "--python", str(python), package]
-        subprocess.run(command, check=True)
-    return str(python)
 
 
 def _pairs(python: str, script: str, folder: Path) -> Pairs:

@@ -28,6 +28,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from benchmarks._cifar import add_data_argument, class_folders
+from benchmarks._environments import interpreter
 from tasks.data.encoded import encode
 from tasks.pixels import Pixels
 
@@ -40,7 +41,6 @@ ENCODINGS: dict[str, dict[str, Any]] = {
     "PNG": {"format": "PNG"},
     "JPEG 95": {"format": "JPEG", "quality": 95, "subsampling": 0},
 }  # fmt: skip
-PEERS = Path(".visionloop/benchmarks/packed")
 START = """
 import os, pickle, sys, time
 from pathlib import Path
@@ -130,7 +130,7 @@ FORMATS = {
 
 def main() -> None:
     arguments = _arguments()
-    peers = _peer_environment()
+    peers = interpreter("packed", "webdataset", "wids", "litdata")
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in FORMATS}
     sizes: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -149,17 +149,6 @@ def main() -> None:
         {"CIFAR-10, 32x32": small, "photographs, 224x224": _windows()}, arguments.repeats
     )
     _report(rates, sizes, sum(map(len, images)) / 1e6)
-
-
-def _peer_environment() -> Path:
-    """The interpreter of an environment that has the peers; made on first use."""
-    python = PEERS / "bin" / "python"
-    if not python.exists():
-        uv = str(Path(sys.executable).with_name("uv"))
-        subprocess.run([uv, "venv", "--quiet", str(PEERS)], check=True)
-        command = [uv, "pip", "install", "--quiet", "--python", str(python)]
-        subprocess.run([*command, "webdataset", "wids", "litdata"], check=True)
-    return python
 
 
 def _encoded(root: Path, count: int) -> list[bytes]:

@@ -8,7 +8,7 @@ import typer
 from flows.terminal import Json, console, enter_repository
 
 data = typer.Typer(
-    help="The data set: review what was flagged, compare versions, verify, pull.",
+    help="The data set: review what was flagged or is doubted, compare versions, verify, pull.",
     epilog="Example: visionloop data diff HEAD",
     no_args_is_help=True,
 )
@@ -25,6 +25,27 @@ def data_review(as_json: Json = False) -> None:
         console.print_json(data=asked.as_json())
     else:
         show(asked, console)
+
+
+@data.command("suspects", epilog="Example: visionloop data suspects --limit 100 --write")
+def data_suspects(
+    write: Annotated[
+        bool, typer.Option("--write", help="Add them to data/review.csv; else only say so.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(help="The worst so many; all when unset.", min=1)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the labels that cross-validation doubts, the worst first, to be reviewed by hand."""
+    from flows.suspects import export, show
+
+    enter_repository()
+    found = export(limit, write)
+    if as_json:
+        console.print_json(data=found.as_json())
+    else:
+        show(found, console)
 
 
 @data.command(

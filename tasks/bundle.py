@@ -98,6 +98,30 @@ class Measurements(_Frozen):
     size_bytes: int
 
 
+class Decision(_Frozen):
+    """When the model is sure enough to answer, and which classes it would not rule out."""
+
+    abstain_below: float | None
+    """Probability of the best class below which the model abstains; None: it never does."""
+    set_from: float
+    """Probability from which a class is in the prediction set, in which the best always is."""
+    set_coverage: float
+    """How often the sets are to hold the true class."""
+
+    def abstains(self, probabilities: Floats) -> bool:
+        """Whether an image with these probabilities, [C], should be looked at by a person."""
+        return self.abstain_below is not None and float(probabilities.max()) < self.abstain_below
+
+    def prediction_set(self, probabilities: Floats) -> list[int]:
+        """The classes that are not ruled out, the most probable first."""
+        order = np.argsort(-probabilities, kind="stable")
+        return [int(c) for c in order if c == order[0] or probabilities[c] >= self.set_from]
+
+
+# Of bundles from before there were decisions: the best class alone, whatever its probability.
+ALWAYS_ANSWERS = Decision(abstain_below=None, set_from=float("inf"), set_coverage=0.0)
+
+
 class Lineage(_Frozen):
     """Where the bundle came from."""
 
@@ -108,7 +132,7 @@ class Lineage(_Frozen):
 
 
 class BundleInfo(_Frozen):
-    """bundle.json."""
+    """bundle.json. Without a decision (it came later) the model never abstains."""
 
     schema_version: Literal[1]
     architecture: str
@@ -117,6 +141,7 @@ class BundleInfo(_Frozen):
     input: InputContract
     runtime: Runtime
     temperature: float
+    decision: Decision | None = None
     measurements: Measurements
     lineage: Lineage
 

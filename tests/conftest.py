@@ -25,6 +25,7 @@ from tasks.bundle import (
     REPORT,
     Bundle,
     BundleInfo,
+    Decision,
     InputContract,
     Lineage,
     Measurements,
@@ -225,6 +226,7 @@ def _info(accuracy: float, runtime: RuntimeName) -> BundleInfo:
         input=InputContract(size=SIZE, resize="stretch", max_pixels=50_000_000),
         runtime=Runtime(name=runtime, provider=PROVIDER, intra_op_threads=1),
         temperature=1.0,
+        decision=Decision(abstain_below=0.9, set_from=0.02, set_coverage=0.95),
         measurements=Measurements(
             accuracy=accuracy,
             accuracy_low=accuracy - 0.02,

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from tasks.bundle import FILES, open_bundle, write_bundle
+from tasks.bundle import ALWAYS_ANSWERS, FILES, open_bundle, write_bundle
 from tasks.errors import BundleError
 from tasks.pixels import STATISTICS, UnreadableImage
 from tasks.signing import sign_directory
@@ -101,6 +101,15 @@ def test_without_openvino_its_bundle_runs_on_onnx_runtime_and_says_so_once(
     assert warning.startswith(f"WARNING {bundle.path} was measured on OpenVINO")
     assert "pip install 'visionloop[openvino]'" in warning
     np.testing.assert_allclose(np.load(images), wanted, atol=1e-5)
+
+
+def test_a_bundle_without_a_decision_always_answers(digits_bundle, settings, digit_images):
+    rewrite_info(digits_bundle, settings, decision=None)
+    bundle = open_bundle(digits_bundle.path, settings)
+    assert bundle.info.decision is None
+    for row in bundle.predict(digit_images[:20])[0]:
+        assert not ALWAYS_ANSWERS.abstains(row)
+        assert ALWAYS_ANSWERS.prediction_set(row) == [row.argmax()]
 
 
 def test_reopened_it_is_the_same(digits_bundle, settings):

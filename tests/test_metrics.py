@@ -6,6 +6,7 @@ from sklearn import metrics as sk
 
 from tasks.metrics.bootstrap import paired_difference, score_intervals
 from tasks.metrics.classification import confusion_matrix, recall_by_class, scores_of
+from tasks.metrics.ranking import ranked
 
 
 def predictions(n: int, n_classes: int, accuracy: float, seed: int = 0):
@@ -32,6 +33,10 @@ def test_scores_are_scikit_learns(n_classes, accuracy):
     macro = sk.precision_recall_fscore_support(labels, predicted, average="macro")
     for name, expected in zip(("precision", "recall", "f1"), macro, strict=False):
         np.testing.assert_allclose(getattr(ours, f"macro_{name}"), expected)
+    weighted = sk.precision_recall_fscore_support(labels, predicted, average="weighted")
+    np.testing.assert_allclose(ours.weighted_precision, weighted[0])
+    np.testing.assert_allclose(ours.weighted_f1, weighted[2])
+    np.testing.assert_allclose(ours.kappa, sk.cohen_kappa_score(labels, predicted))
 
 
 def test_what_is_not_defined_is_nan_and_left_out_of_means():
@@ -43,6 +48,10 @@ def test_what_is_not_defined_is_nan_and_left_out_of_means():
     assert ours.balanced_accuracy == 0.5
     assert ours.macro_f1 == pytest.approx(1 / 3)
     assert ours.macro_precision == 0.5
+    assert ours.weighted_precision == 0.5
+    assert ours.weighted_f1 == pytest.approx(1 / 3)
+    assert ours.kappa == 0
+    assert np.isnan(scores_of(np.diag([3, 0])).kappa)  # one class: agreement is certain
 
 
 def test_a_prediction_into_an_absent_class_counts_against_the_others():
@@ -62,13 +71,14 @@ def test_intervals_match_resampling_image_by_image():
     ours = score_intervals(confusion_matrix(labels, predicted, 4), 4000, 0.9, seed=1)
     rng = np.random.default_rng(2)
     groups = [np.flatnonzero(labels == c) for c in range(4)]
-    drawn: dict[str, list] = {"accuracy": [], "macro_f1": [], "precision": []}
+    drawn: dict[str, list] = {name: [] for name in ("accuracy", "macro_f1", "precision", "kappa")}
     for _ in range(600):
         rows = np.concatenate([rng.choice(group, len(group)) for group in groups])
         y, p = labels[rows], predicted[rows]
         drawn["accuracy"].append(sk.accuracy_score(y, p))
         drawn["macro_f1"].append(sk.f1_score(y, p, average="macro"))
         drawn["precision"].append(sk.precision_score(y, p, average=None))
+        drawn["kappa"].append(sk.cohen_kappa_score(y, p))
     for name, values in drawn.items():
         low, high = np.quantile(values, (0.05, 0.95), axis=0)
         np.testing.assert_allclose(getattr(ours.low, name), low, atol=0.012)
@@ -88,6 +98,7 @@ def test_no_error_seen_is_not_no_error_possible():
     assert (float(ours.low.accuracy), float(ours.high.accuracy)) == (pytest.approx(exact), 1)
     np.testing.assert_allclose(ours.low.recall, [0.025 ** (1 / 30)] * 2 + [np.nan])
     assert ours.low.macro_f1 < 0.95
+    assert float(ours.low.kappa) == pytest.approx((exact - 0.5) / 0.5)
     nothing = score_intervals(np.array([[0, 20], [0, 20]]), 500, 0.95, seed=0)
     assert (nothing.value.recall[0], nothing.low.recall[0]) == (0, 0)
     assert nothing.high.recall[0] == pytest.approx(1 - 0.025 ** (1 / 20))
@@ -130,3 +141,37 @@ def test_equal_models_differ_by_nothing():
 def test_paired_difference_needs_pairs(a, b):
     with pytest.raises(ValueError, match="paired arrays"):
         paired_difference(np.array(a, bool), np.array(b, bool), 100, 0.95, 0)
+
+
+def some_probabilities(n: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, n_classes, n)
+    scores = rng.normal(size=(n, n_classes))
+    scores[np.arange(n), labels] += 1.5
+    return np.exp(scores) / np.exp(scores).sum(1, keepdims=True), labels
+
+
+def test_scores_of_all_probabilities_are_scikit_learns():
+    probabilities, labels = some_probabilities(800, 7)
+    found = ranked(probabilities, labels)
+    for k in (2, 3, 5):
+        assert found.top[k] == pytest.approx(sk.top_k_accuracy_score(labels, probabilities, k=k))
+    one_vs_rest = sk.roc_auc_score(labels, probabilities, multi_class="ovr", average=None)
+    np.testing.assert_allclose(found.roc_auc, one_vs_rest)
+    precision = sk.average_precision_score(np.eye(7)[labels], probabilities, average=None)
+    np.testing.assert_allclose(found.average_precision, precision)
+    assert found.macro_roc_auc == pytest.approx(one_vs_rest.mean())
+    brier = sum(sk.brier_score_loss(labels == c, probabilities[:, c]) for c in range(7))
+    assert found.brier == pytest.approx(brier)
+
+
+def test_a_constant_model_and_an_absent_class():
+    labels = np.array([0, 0, 1, 2] * 10)
+    found = ranked(np.full((40, 4), 0.25), labels)
+    assert found.top == {2: pytest.approx(0.5), 3: pytest.approx(0.75)}
+    np.testing.assert_allclose(found.roc_auc, [0.5, 0.5, 0.5, np.nan])
+    np.testing.assert_allclose(found.average_precision, [0.5, 0.25, 0.25, np.nan])
+    alone = ranked(np.full((5, 2), 0.5), np.zeros(5, int))
+    assert np.isnan(alone.macro_roc_auc)
+    assert np.isnan(alone.macro_average_precision)
+    assert alone.top == {}

@@ -1,8 +1,8 @@
 """The step `review`: data/review.csv, which a person edits → data/decisions.parquet.
 
-`visionloop data review` writes the flagged images into the sheet. `decision` is keep, drop,
-relabel (to `new_label`) or empty: then the policy decides. Decisions are keyed by the hash of
-the pixels; DVC keeps their versions.
+`visionloop data review` writes the flagged images into the sheet, `visionloop data suspects` those
+whose label cross-validation doubts. `decision` is keep, drop, relabel (to `new_label`) or empty:
+then the policy decides. Decisions are keyed by the hash of the pixels; DVC keeps their versions.
 """
 
 import csv
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SHEET = Path("data/review.csv")
 COLUMNS = ("pixel_hash", "path", "label", "flags", "reason", "decision", "new_label", "note")
 CHOICES = ("keep", "drop", "relabel")
+SUSPECT = "label_suspect"  # among the flags: new_label is filled in, whatever is decided
 
 Row = dict[str, str]
 
@@ -110,9 +111,10 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 def to_review(table: "pd.DataFrame", earlier: Iterable[Row]) -> list[Row]:
     """A row for each image that is flagged, the quarantined first, and each decided `earlier`.
 
-    Decisions are kept as they were made; an image with the same pixels as another is asked
-    about once.
+    Decisions are kept as they were made, and label suspects while they are kept under that
+    label; an image with the same pixels as another is asked about once.
     """
+    earlier = list(earlier)
     decided = {row["pixel_hash"]: row for row in earlier if row["decision"].strip()}
     names = [name for name in table.columns if name.startswith("flag_")]
     flags = table[names].rename(columns=lambda name: name.removeprefix("flag_"))
@@ -127,7 +129,43 @@ def to_review(table: "pd.DataFrame", earlier: Iterable[Row]) -> list[Row]:
         for row in asked[~asked["pixel_hash"].isin(list(decided))].to_dict("records")
     ]
     empty = dict.fromkeys(COLUMNS, "")
-    return [*(empty | row for row in rows), *decided.values()]
+    kept = table[table["keep"]]
+    labels = dict(zip(kept["pixel_hash"], kept["label"], strict=True))
+    waiting = [row for row in _suspects(earlier) if labels.get(row["pixel_hash"]) == row["label"]]
+    return [*add_suspects([empty | row for row in rows], waiting)[0], *decided.values()]
+
+
+def add_suspects(rows: Iterable[Row], suspects: Iterable[Row]) -> tuple[list[Row], int]:
+    """The rows of a sheet with those of `suspects` that it lacks after them, and how many.
+
+    A row without a decision that asks about the image for another reason gets the flag, the
+    likelier label and the note; one with a decision is left as it is.
+    """
+    rows = list(rows)
+    places = {row["pixel_hash"]: place for place, row in enumerate(rows)}
+    added = 0
+    for suspect in suspects:
+        place = places.setdefault(suspect["pixel_hash"], len(rows))
+        if place == len(rows):
+            rows.append(suspect)
+        elif rows[place]["decision"].strip() or SUSPECT in rows[place]["flags"].split():
+            continue
+        else:
+            row = rows[place]
+            note = row["note"] or suspect["note"]
+            told = {"flags": f"{row['flags']} {SUSPECT}".strip(), "new_label": suspect["new_label"]}
+            rows[place] = row | told | {"note": note}
+        added += 1
+    return rows, added
+
+
+def _suspects(rows: Iterable[Row]) -> list[Row]:
+    """The label suspects that nobody has decided on, asked about for that alone."""
+    return [
+        row | {"flags": SUSPECT, "reason": ""}
+        for row in rows
+        if SUSPECT in row["flags"].split() and not row["decision"].strip()
+    ]
 
 
 def _check(path: Path, number: int, row: Row, choice: str, decided: dict[str, str]) -> None:
@@ -136,7 +174,8 @@ def _check(path: Path, number: int, row: Row, choice: str, decided: dict[str, st
         raise DataError(f"{where}: decision {row['decision']!r} is none of {', '.join(CHOICES)}")
     if choice == "relabel" and not row["new_label"].strip():
         raise DataError(f"{where}: relabel needs a new_label")
-    if choice != "relabel" and row["new_label"].strip():
+    suggested = SUSPECT in row["flags"].split()  # then the label is ours, not the person's
+    if choice != "relabel" and row["new_label"].strip() and not suggested:
         raise DataError(f"{where}: new_label is given, but the decision is {choice!r}, not relabel")
     if not row["pixel_hash"].strip():
         raise DataError(f"{where}: pixel_hash is empty; it says which image is meant")

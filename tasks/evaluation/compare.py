@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.metrics.bootstrap import paired_difference
-from tasks.metrics.classification import Ints, recall_by_class
+from tasks.metrics.classification import Bools, Ints, recall_by_class
 from tasks.schema import Gate
 
 __all__ = ["Comparison", "compare", "paired_difference", "recall_by_class"]
@@ -23,11 +23,14 @@ class Comparison:
     champion_accuracy: float
     challenger_accuracy: float
     difference: float
-    """Challenger minus champion, with its paired bootstrap interval `low`..`high`."""
+    """Challenger minus champion."""
     low: float
     high: float
+    """Its paired bootstrap bounds: each holds with the confidence of the gate (one-sided)."""
+    p_value: float
+    """Of McNemar's exact test (1947): equally good models differ so much, either way, so often."""
     not_worse: bool
-    """The interval's lower end stays above minus the margin (non-inferiority)."""
+    """The lower bound stays above minus the margin (non-inferiority)."""
     recall_change: dict[str, float | None]
     """By class, challenger minus champion; None for a class without test images."""
     dropped_classes: tuple[str, ...]
@@ -49,7 +52,7 @@ def compare(
         raise ValueError("champion, challenger and labels must be of the same images")
     old, new = champion_predictions == labels, challenger_predictions == labels
     difference, low, high = paired_difference(
-        old, new, params.resamples, params.confidence, params.seed
+        old, new, params.resamples, 2 * params.confidence - 1, params.seed
     )
     change = recall_by_class(challenger_predictions, labels, len(classes)) - recall_by_class(
         champion_predictions, labels, len(classes)
@@ -63,6 +66,7 @@ def compare(
         difference=difference,
         low=low,
         high=high,
+        p_value=_mcnemar(old, new),
         not_worse=low >= -params.margin - 1e-9,
         recall_change={
             name: None if np.isnan(value) else float(value)
@@ -70,3 +74,10 @@ def compare(
         },
         dropped_classes=tuple(classes[i] for i in dropped),
     )
+
+
+def _mcnemar(old: Bools, new: Bools) -> float:
+    from scipy.stats import binomtest
+
+    better, worse = int((new & ~old).sum()), int((old & ~new).sum())
+    return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0

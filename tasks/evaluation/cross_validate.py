@@ -1,9 +1,9 @@
 """The step `cross_validate`: how good the training is, on every image outside the test split.
 
 Takes the shards and data/tune/best.yaml, gives data/cross_validation (a model a fold, the
-out-of-fold probabilities, tables and a page) and data/metrics/cross_validate.json; off, it says
-so there. Each fold is a recorded run below the cross-validation's. Killed and run again, it
-goes on in the fold it was in.
+out-of-fold probabilities, the scores and the label suspects with a page each) and
+data/metrics/cross_validate.json; off, it says so there. Each fold is a recorded run below the
+cross-validation's. Killed and run again, it goes on in the fold it was in.
 """
 
 import logging

@@ -29,10 +29,11 @@ from tasks.data.shards import open_shards
 from tasks.errors import TrainingError
 from tasks.evaluation.candidates import read_candidates
 from tasks.evaluation.card import render_card
-from tasks.evaluation.evidence import Evidence, gather_evidence
+from tasks.evaluation.evidence import Evidence, Measured, gather_evidence
+from tasks.evaluation.kept_answers import write_corrupted, write_predictions
 from tasks.evaluation.lineage import read_lineage
 from tasks.evaluation.report import render_report
-from tasks.evaluation.tables import class_rows, overall, remarks
+from tasks.evaluation.tables import class_rows, known, overall, remarks
 from tasks.files import atomic_write, write_json, write_text
 from tasks.params import load_params, load_settings
 from tasks.runtime import PROVIDER
@@ -82,6 +83,7 @@ def bundle_info(evidence: Evidence, params: Params) -> BundleInfo:
         input=evidence.shards.contract,
         runtime=Runtime(name=chosen.runtime, provider=PROVIDER, intra_op_threads=chosen.threads),
         temperature=evidence.deployed.temperature.value,
+        decision=evidence.decided.decision,
         measurements=Measurements(
             accuracy=accuracy.value,
             accuracy_low=accuracy.low,
@@ -120,16 +122,23 @@ def metrics(evidence: Evidence, info: BundleInfo) -> dict[str, Any]:
         "eager_fp32_latency_ms": info.measurements.eager_fp32_latency_ms,
         "size_bytes": info.measurements.size_bytes,
         "remarks": remarks(evidence, info.classes),
-    } | {
-        role: {name: vars(interval) for name, interval in overall(measured).items()}
-        | {
-            "calibration_error_before": measured.before.error,
-            "calibration_error": measured.after.error,
-            "nll_before": measured.nll_before,
-            "nll": measured.nll_after,
-            "temperature": measured.temperature.value,
-        }
-        for role, measured in models.items()
+        "decision": evidence.decided.as_metrics(),
+        "robustness": evidence.robustness and evidence.robustness.as_metrics(),
+    } | {role: _figures(measured) for role, measured in models.items()}
+
+
+def _figures(measured: Measured) -> dict[str, Any]:
+    scores = {name: vars(interval) for name, interval in overall(measured).items()}
+    return scores | {
+        "calibration_error_before": measured.before.error,
+        "calibration_error": measured.after.error,
+        "nll_before": measured.nll_before,
+        "nll": measured.nll_after,
+        "brier": measured.ranked.brier,
+        "top_k_accuracy": {str(k): share for k, share in measured.ranked.top.items()},
+        "macro_roc_auc": known(measured.ranked.macro_roc_auc),
+        "macro_average_precision": known(measured.ranked.macro_average_precision),
+        "temperature": measured.temperature.value,
     }
 
 
@@ -141,10 +150,11 @@ def write_tables(evidence: Evidence, info: BundleInfo) -> None:
     _write_csv(CONFUSION, ["actual", "predicted"], rows)
     scores = ("precision", "recall", "f1", "fp32_recall")
     header = ["class", "images", *(f"{s}{end}" for s in scores for end in ("", "_low", "_high"))]
+    header += ["roc_auc", "average_precision"]
     table = []
     for row in class_rows(evidence, info.classes):
         numbers = [value for score in scores for value in vars(getattr(row, score)).values()]
-        table.append([row.name, row.images, *numbers])
+        table.append([row.name, row.images, *numbers, row.roc_auc, row.average_precision])
     _write_csv(CLASSES, header, table)
 
 
@@ -165,32 +175,19 @@ def record(run: RunLog, evidence: Evidence, info: BundleInfo, digest: str, scrat
         for name, interval in overall(evidence.deployed).items()
         if interval.value is not None
     }
+    if evidence.robustness:
+        values["test_mean_corruption_error"] = evidence.robustness.error[0]
     run.metrics(values | named)
     run.tags({"bundle_digest": digest, "technique": info.technique})
     write_predictions(scratch / "predictions.parquet", evidence)
     for path in (METRICS, CONFUSION, CLASSES, BUNDLE / REPORT, BUNDLE / CARD):
         run.file(path, "evaluation")
     run.file(scratch / "predictions.parquet", "evaluation")
+    if evidence.robustness:
+        write_corrupted(scratch / "corrupted.parquet", evidence, evidence.robustness.found)
+        run.file(scratch / "corrupted.parquet", "evaluation")
     if CLEANING.is_file():
         run.file(CLEANING, "data")
-
-
-def write_predictions(path: Path, evidence: Evidence) -> None:
-    """Every test image: path, label, and what the deployed and the fp32 model say."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    names = pa.array(evidence.shards.classes)
-    deployed, fp32 = evidence.deployed, evidence.fp32
-    columns = {
-        "path": pa.array(evidence.shards.split("test").paths),
-        "label": names.take(pa.array(deployed.labels)),
-        "predicted": names.take(pa.array(deployed.predicted)),
-        "probabilities": pa.array(list(deployed.probabilities.astype(np.float32))),
-        "fp32_predicted": names.take(pa.array(fp32.predicted)),
-        "fp32_probabilities": pa.array(list(fp32.probabilities.astype(np.float32))),
-    }
-    pq.write_table(pa.table(columns), path, compression="zstd")
 
 
 def _architecture() -> str:

@@ -16,9 +16,13 @@ from tasks.data.shards import Shards, ShardSplit
 from tasks.errors import CompressionError, DataError
 from tasks.evaluation.calibration import Temperature, fit_temperature, fold_temperature
 from tasks.evaluation.candidates import Candidates
+from tasks.evaluation.decisions import Decided, decide
 from tasks.evaluation.graph import run_graph
+from tasks.evaluation.robustness import measure_robustness
+from tasks.evaluation.robustness_table import RobustnessFigures, robustness_figures
 from tasks.metrics.bootstrap import ScoredIntervals, paired_difference, score_intervals
 from tasks.metrics.classification import Bools, Floats, Ints, confusion_matrix
+from tasks.metrics.ranking import Ranked, ranked
 from tasks.metrics.reliability import (
     Logits,
     Reliability,
@@ -43,6 +47,7 @@ class Measured:
     """Calibrated, N×C."""
     confusion: npt.NDArray[np.int64]
     scored: ScoredIntervals
+    ranked: Ranked
     temperature: Temperature
     before: Reliability
     after: Reliability
@@ -73,6 +78,9 @@ class Evidence:
     reference: dict[str, npt.NDArray[Any]]
     """Test, then validation images as the deployed model sees them: reference.npz."""
     size_bytes: int
+    decided: Decided
+    robustness: RobustnessFigures | None
+    """None when it is turned off."""
 
     @property
     def agreement(self) -> float:
@@ -105,6 +113,10 @@ def gather_evidence(
         ),
         reference=_reference(seen, (test, validation)),
         size_bytes=model.stat().st_size,
+        decided=decide(
+            (seen[1][0], np.asarray(validation.labels)), (seen[0][0], chosen.labels), params
+        ),
+        robustness=_robustness(candidates, test, params),
     )
 
 
@@ -120,12 +132,26 @@ def measure(
         probabilities=after,
         confusion=confusion,
         scored=score_intervals(confusion, params.resamples, params.confidence, params.seed),
+        ranked=ranked(after, labels),
         temperature=fitted,
         before=reliability(before, labels, params.calibration_bins),
         after=reliability(after, labels, params.calibration_bins),
         nll_before=negative_log_likelihood(logits, labels),
         nll_after=negative_log_likelihood(logits, labels, fitted.value),
     )
+
+
+def _robustness(
+    candidates: Candidates, test: ShardSplit, params: Evaluate
+) -> RobustnessFigures | None:
+    if not params.robustness.enabled:
+        return None
+    models = {
+        name: (candidates.file(name), candidates.named(name).runtime)
+        for name in (candidates.chosen, candidates.fp32)
+    }
+    found = measure_robustness(test, models, params.robustness, params.seed)
+    return robustness_figures(found, candidates.chosen, candidates.fp32, params)
 
 
 def _measure_logits(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tasks.data.folds import Fold, folds
 from tasks.data.shards import Shards, open_shards
+from tasks.evaluation import label_suspects
 from tasks.evaluation.cross_validate import METRICS, RESULT, TARGET
 from tasks.evaluation.fold_scores import Interval, interval, scores_of_fold
 from tasks.files import atomic_write, sha256_json, write_directory, write_json, write_text
@@ -97,18 +98,24 @@ def _run(params: Params, config: Train) -> None:
     result = cross_validate(config, shards, params.cross_validate.confidence, settings, key, run)
     if not distributed.is_writer():
         return
-    write(result, shards, params.cross_validate.confidence)
-    for name in (TABLE, PAGE, PROBABILITIES):
+    suspects = write(result, shards, params.cross_validate.confidence)
+    run.metrics({"label_suspects": suspects})
+    for name in (TABLE, PAGE, PROBABILITIES, label_suspects.TABLE, label_suspects.PAGE):
         run.file(TARGET / name)
     run.finish()
 
 
-def write(result: Validated, shards: Shards, confidence: float) -> None:
-    """Write data/cross_validation in one rename, then the metrics."""
+def write(result: Validated, shards: Shards, confidence: float) -> int:
+    """Write data/cross_validation in one rename, then the metrics; returns the label suspects."""
+    held_out = [one.fold.held_out for one in result.trained]
+    suspects = label_suspects.find_suspects(
+        [one.probabilities for one in result.trained], held_out, shards.classes
+    )
 
     def fill(directory: Path) -> None:
         for one in result.trained:
             save_model(directory / f"fold-{one.fold.number}", one.model, one.spec)
+        label_suspects.write_suspects(directory, suspects, held_out, result.pooled["accuracy"])
         _write_probabilities(directory / PROBABILITIES, result, shards)
         _write_table(directory / TABLE, result.trained)
         _write_page(directory / PAGE, result, confidence)
@@ -116,11 +123,16 @@ def write(result: Validated, shards: Shards, confidence: float) -> None:
         write_json(directory / RESULT, {"folds": _defined(rows)})
 
     write_directory(TARGET, fill)
-    values: dict[str, Any] = {"folds": len(result.trained), "confidence": confidence}
+    values: dict[str, Any] = {
+        "folds": len(result.trained),
+        "confidence": confidence,
+        "label_suspects": len(suspects),
+    }
     for name, found in result.intervals.items():
         ends = {"mean": found.mean, "low": found.low, "high": found.high}
         values[name] = ends | {"pooled": result.pooled[name]}
     write_json(METRICS, _defined(values))
+    return len(suspects)
 
 
 def _train(fold: Fold, config: Train, shards: Shards, settings: Settings, key: str) -> Trained:

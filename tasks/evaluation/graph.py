@@ -1,6 +1,6 @@
 """Runs a graph of the pipeline over a split: uint8 images in, named float32 arrays out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,18 @@ def run_graph(
 ) -> list[Floats]:
     """Run uint8 N×S×S×3 images through an ONNX file; float32 arrays in the order of `outputs`.
 
-    Raises CompressionError when the file is no such graph or gives values that are not finite,
-    RuntimeMissing when `runtime` is not installed.
+    Raises as `open_graph` and what it gives do.
+    """
+    return open_graph(path, outputs, runtime)(images)
+
+
+def open_graph(
+    path: Path, outputs: Sequence[str], runtime: RuntimeName = "onnxruntime"
+) -> Callable[[Images], list[Floats]]:
+    """A function that does what `run_graph` does, for many splits; threads may share it.
+
+    Raises CompressionError when the file is no such graph, and the function does when it gives
+    values that are not finite; RuntimeMissing when `runtime` is not installed.
     """
     if not path.is_file():
         raise CompressionError(f"{path} does not exist; `dvc repro compress` builds it")
@@ -26,10 +36,18 @@ def run_graph(
         run = open_model(path, runtime, 1, outputs)
     except ValueError as error:
         raise CompressionError(f"{path}: {error}") from None
-    parts = [run(np.asarray(images[at : at + _BATCH])) for at in range(0, len(images), _BATCH)]
-    results = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-    for name, array in zip(outputs, results, strict=True):
-        broken = int((~np.isfinite(array).reshape(len(array), -1).all(1)).sum())
-        if broken:
-            raise CompressionError(f"{path} gives {name} that are not finite on {broken} images")
-    return results
+
+    def answers(images: Images) -> list[Floats]:
+        parts = [run(np.asarray(images[at : at + _BATCH])) for at in range(0, len(images), _BATCH)]
+        results = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+        for name, array in zip(outputs, results, strict=True):
+            _check_finite(path, name, array)
+        return results
+
+    return answers
+
+
+def _check_finite(path: Path, name: str, array: Floats) -> None:
+    broken = int((~np.isfinite(array).reshape(len(array), -1).all(1)).sum())
+    if broken:
+        raise CompressionError(f"{path} gives {name} that are not finite on {broken} images")

@@ -4,6 +4,7 @@ import math
 
 from markupsafe import Markup
 
+from tasks.evaluation.decisions import Decided
 from tasks.metrics.reliability import Reliability
 from tasks.pages.charts import Series, chart
 
@@ -18,3 +19,12 @@ def reliability_chart(before: Reliability, after: Reliability) -> Markup:
         Series("as deployed", after.confidence.tolist(), after.accuracy.tolist(), "s1"),
     ]
     return chart("Reliability", "mean confidence", "accuracy", parts, (low, 1.0), shares=True)
+
+
+def risk_coverage_chart(decided: Decided) -> Markup:
+    """Share of wrong answers against the share of images that are answered."""
+    curve = decided.curve
+    parts = [Series("all thresholds", curve.coverage.tolist(), curve.risk.tolist(), "s1")]
+    if decided.decision.abstain_below is not None and decided.coverage > 0:
+        parts.append(Series("as deployed", [decided.coverage], [decided.risk], "s2", line=False))
+    return chart("Risk and coverage", "answered", "wrong of those", parts, shares=True)

@@ -11,11 +11,12 @@ from markupsafe import Markup
 
 from tasks.bundle import BundleInfo
 from tasks.evaluation.evidence import Evidence
-from tasks.evaluation.plots import reliability_chart
+from tasks.evaluation.plots import reliability_chart, risk_coverage_chart
 from tasks.evaluation.tables import (
     class_rows,
     compared,
     confused_pairs,
+    of_all_probabilities,
     remarks,
     shown_classes,
     verdict,
@@ -64,6 +65,7 @@ def render_report(
             level=f"{100 * params.confidence:g} %",
             verdict=verdict(evidence, info),
             overall=compared(evidence),
+            ranked=[of_all_probabilities(deployed), of_all_probabilities(fp32)],
             rows=class_rows(evidence, info.classes),
             remarks=remarks(evidence, info.classes),
             confusion=shown_classes(deployed.confusion, info.classes),
@@ -75,6 +77,9 @@ def render_report(
             n_mistakes=int((~deployed.correct).sum()),
             tiny=info.input.size <= TINY,
             counts=_split_counts(evidence),
+            robustness=evidence.robustness,
+            decided=evidence.decided,
+            risk_coverage=risk_coverage_chart(evidence.decided),
             cleaning=cleaning,
             cleaned_for=", ".join(
                 f"{name.replace('_', ' ')} {count}"

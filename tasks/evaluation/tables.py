@@ -17,6 +17,9 @@ _TITLES = {
     "macro_precision": "Mean precision",
     "macro_recall": "Mean recall",
     "macro_f1": "Mean F1",
+    "weighted_precision": "Precision, weighted by images",
+    "weighted_f1": "F1, weighted by images",
+    "kappa": "Cohen's kappa",
 }
 _MATRIX = 30  # classes in a readable confusion matrix
 _PAIRS = 10
@@ -42,6 +45,8 @@ class ClassRow:
     recall: Interval
     f1: Interval
     fp32_recall: Interval
+    roc_auc: float | None
+    average_precision: float | None
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,21 @@ def compared(evidence: Evidence) -> list[tuple[str, Interval, Interval]]:
     """Overall scores by title: of the deployed model and of fp32."""
     ours, theirs = overall(evidence.deployed), overall(evidence.fp32)
     return [(_TITLES[name], ours[name], theirs[name]) for name in OVERALL]
+
+
+def of_all_probabilities(measured: Measured) -> dict[str, float | None]:
+    """Scores that look at more than the first answer, by title; None where not defined."""
+    found = measured.ranked
+    return {
+        **{f"Label among the first {k}": share for k, share in found.top.items()},
+        "Mean AUROC": known(found.macro_roc_auc),
+        "Mean average precision": known(found.macro_average_precision),
+    }
+
+
+def known(value: float) -> float | None:
+    """The number, or None where it is not defined."""
+    return float(value) if np.isfinite(value) else None
 
 
 def verdict(evidence: Evidence, info: BundleInfo) -> str:
@@ -101,6 +121,8 @@ def class_rows(evidence: Evidence, classes: Names) -> list[ClassRow]:
             recall=interval(evidence.deployed.scored, "recall", i),
             f1=interval(evidence.deployed.scored, "f1", i),
             fp32_recall=interval(evidence.fp32.scored, "recall", i),
+            roc_auc=known(evidence.deployed.ranked.roc_auc[i]),
+            average_precision=known(evidence.deployed.ranked.average_precision[i]),
         )
         for i, name in enumerate(classes)
     ]
@@ -137,6 +159,8 @@ def remarks(evidence: Evidence, classes: Names) -> list[str]:
         notes += _model_remarks(measured, classes)
         if measured.name == evidence.fp32.name == evidence.deployed.name:
             break
+    if evidence.decided.note:
+        notes.append(evidence.decided.note)
     images, bins = len(evidence.deployed.labels), len(evidence.deployed.after.images)
     if images < 20 * bins:
         notes.append(

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tasks.metrics.classification import OVERALL, Bools, Floats, Ints, Scores, scores, scores_of
+from tasks.metrics.classification import (
+    OVERALL,
+    Bools,
+    Floats,
+    Ints,
+    Scores,
+    chance_agreement,
+    scores,
+    scores_of,
+)
 
 Counts = npt.NDArray[np.int64]
 
@@ -42,6 +51,8 @@ def score_intervals(
         point = getattr(value, name)
         ends = _quantiles(getattr(drawn, name), (tail, 1 - tail))
         floor, ceiling = _bounds(trials, tail, overlap=name == "f1")
+        if name == "kappa":
+            floor, ceiling = _kappa_bounds(confusion, floor, ends[1])
         low[name] = np.where(point == 1, floor, ends[0])
         high[name] = np.where(point == 0, ceiling, ends[1])
     return ScoredIntervals(value, Scores(**low), Scores(**high))
@@ -66,6 +77,25 @@ def paired_difference(
     return float(change.mean()), float(low), float(high)
 
 
+def share_interval(hits: Bools, confidence: float) -> tuple[float, float, float]:
+    """The share of True in bool [N], N > 0, with its exact interval (Clopper & Pearson 1934)."""
+    from scipy.stats import binomtest
+
+    found = binomtest(int(hits.sum()), len(hits)).proportion_ci(confidence)
+    return float(hits.mean()), float(found.low), float(found.high)
+
+
+def mean_interval(
+    values: Floats, resamples: int, confidence: float, seed: int
+) -> tuple[float, float, float]:
+    """The mean of float64 [N], N > 0, with its percentile interval: images are drawn anew."""
+    random = np.random.default_rng(seed)
+    drawn = [values[random.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn, (tail, 1 - tail))
+    return float(values.mean()), float(low), float(high)
+
+
 def _resample(confusion: Ints, resamples: int, rng: np.random.Generator) -> tuple[Counts, Counts]:
     """True positives and predictions per class of each resample, int64 R×C both."""
     n_classes = len(confusion)
@@ -87,7 +117,8 @@ def _trials(confusion: Ints) -> dict[str, Floats]:
     # Kish: a mean of C shares from n_c images each varies like one from C² / Σ 1/n_c images.
     effective = present.sum() ** 2 / np.sum(1 / support[present]) if present.any() else 0
     trials: dict[str, Floats] = {name: np.asarray(effective, np.float64) for name in OVERALL}
-    trials["accuracy"] = np.asarray(support.sum(), np.float64)
+    for name in ("accuracy", "weighted_precision", "weighted_f1", "kappa"):
+        trials[name] = np.asarray(support.sum(), np.float64)
     union = support + predicted - np.diag(confusion)
     per_class = zip(("precision", "recall", "f1"), (predicted, support, union), strict=True)
     return trials | {name: counts.astype(np.float64) for name, counts in per_class}
@@ -102,6 +133,13 @@ def _bounds(trials: Floats, tail: float, overlap: bool) -> tuple[Floats, Floats]
     if overlap:
         return 2 * floor / (1 + floor), 2 * (1 - floor) / (2 - floor)
     return floor, 1 - floor
+
+
+def _kappa_bounds(confusion: Ints, floor: Floats, high: Floats) -> tuple[Floats, Floats]:
+    """The kappa of the lowest accuracy; a kappa of 0 is no share without a success: no bound."""
+    chance = chance_agreement(confusion.sum(1), confusion.sum(0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((floor - chance) / (1 - chance)), high
 
 
 def _quantiles(drawn: Floats, ends: tuple[float, float]) -> Floats:

@@ -166,7 +166,7 @@ def _accuracy(comparison: Comparison, gate: Gate) -> Rule:
     reason = (
         f"accuracy {comparison.champion_accuracy:.4f} -> {comparison.challenger_accuracy:.4f} on "
         f"{comparison.images} images; lower bound of the difference {comparison.low:+.4f}, "
-        f"allowed {-gate.margin:+.4f}"
+        f"allowed {-gate.margin:+.4f} (McNemar's p {comparison.p_value:.2g})"
     )
     return Rule("accuracy", comparison.low, -gate.margin, verdict, reason)
 

@@ -20,7 +20,7 @@ from tasks.schema.data import (
     Validate,
     ZScore,
 )
-from tasks.schema.production import Budget, Drift, Evaluate, Gate, Serve
+from tasks.schema.production import Abstention, Budget, Drift, Evaluate, Gate, Robustness, Serve
 from tasks.schema.quantization import Quantize, RangeMethod, Storage
 from tasks.schema.section import Section, Share
 from tasks.schema.sources import BoxSource, FolderSource, Source, TableSource, TorchvisionSource
@@ -36,6 +36,7 @@ from tasks.schema.training import (
 
 __all__ = [
     "PRESETS",
+    "Abstention",
     "Activation",
     "Architecture",
     "Augment",
@@ -68,6 +69,7 @@ __all__ = [
     "Range",
     "RangeMethod",
     "Recipe",
+    "Robustness",
     "Section",
     "Serve",
     "Share",

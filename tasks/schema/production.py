@@ -19,6 +19,30 @@ class Budget(Section):
     )
 
 
+class Robustness(Section):
+    """Accuracy on test images that something has happened to."""
+
+    enabled: bool = Field(description="whether it is measured at all")
+    images: int = Field(ge=1, description="of the test split, at most")
+
+
+class Abstention(Section):
+    """When the model leaves an image to a person; at most one of the two is set."""
+
+    coverage: float | None = Field(
+        gt=0, le=1, description="share of images that must be answered; null: not asked for"
+    )
+    risk: float | None = Field(
+        gt=0, lt=1, description="share of wrong answers among those given, at most; null: not asked"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.coverage is not None and self.risk is not None:
+            raise ValueError("evaluate.abstention: set coverage or risk, the other one to null")
+        return self
+
+
 class Evaluate(Section):
     """The evidence on the frozen test split."""
 
@@ -30,7 +54,12 @@ class Evaluate(Section):
         pattern=r"^[a-z0-9][a-z0-9.-]*$",
         description="of the model, a Hugging Face licence identifier, for the model card",
     )
-    seed: int = Field(ge=0, description="of the bootstrap")
+    abstention: Abstention
+    set_coverage: float = Field(
+        gt=0.5, lt=1, description="how often prediction sets hold the true class"
+    )
+    robustness: Robustness
+    seed: int = Field(ge=0, description="of the bootstrap and of the corruptions")
 
 
 class Gate(Section):
@@ -39,7 +68,7 @@ class Gate(Section):
     margin: Share
     max_recall_drop: Share
     resamples: int = Field(ge=100, description="of the paired bootstrap")
-    confidence: float = Field(gt=0.5, lt=1, description="level of the lower bound")
+    confidence: float = Field(gt=0.5, lt=1, description="of the lower bound, one-sided")
     seed: int = Field(ge=0, description="of the bootstrap")
 
 

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from tasks.bundle import InputContract, Lineage, Measurements, Runtime
+from tasks.bundle import Decision, InputContract, Lineage, Measurements, Runtime
 
 
 class Answer(BaseModel):
@@ -14,6 +14,8 @@ class Answer(BaseModel):
     label: str
     probability: float
     probabilities: dict[str, float] = Field(description="calibrated, by class")
+    abstain: bool = Field(description="not sure enough: for a person to look at")
+    prediction_set: list[str] = Field(description="the classes that are not ruled out, best first")
 
 
 class Answers(BaseModel):
@@ -65,6 +67,7 @@ class ModelCard(BaseModel):
     runtime: Runtime
     runs_on: str = Field(description="the runtime that is in use on this machine")
     temperature: float
+    decision: Decision | None
     measurements: Measurements
     lineage: Lineage
     refused: RefusedRelease | None

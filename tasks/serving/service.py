@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from fastapi import Request
 
+from tasks.bundle import ALWAYS_ANSWERS
 from tasks.errors import ServiceError, UploadError
 from tasks.params import Settings
 from tasks.pixels import UnreadableImage
@@ -118,12 +119,15 @@ def _rows(
 
 def _answers(model: ServedModel, uploads: Sequence[Upload], rows: Sequence[Prediction]) -> Answers:
     classes = model.bundle.info.classes
+    decision = model.bundle.info.decision or ALWAYS_ANSWERS
     predictions = [
         Answer(
             filename=upload.filename,
             label=classes[row.predicted],
             probability=float(row.probabilities[row.predicted]),
             probabilities=dict(zip(classes, row.probabilities.tolist(), strict=True)),
+            abstain=decision.abstains(row.probabilities),
+            prediction_set=[classes[c] for c in decision.prediction_set(row.probabilities)],
         )
         for upload, row in zip(uploads, rows, strict=True)
     ]

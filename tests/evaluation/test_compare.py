@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from tasks.evaluation.compare import compare
 from tasks.schema import Gate
@@ -30,6 +31,16 @@ def test_a_challenger_that_may_be_worse_than_the_margin_is_worse():
     result = compare(LABELS, wrong_on(slice(0, 8)), LABELS, CLASSES, GATE)
     assert result.difference > -GATE.margin > result.low
     assert not result.not_worse
+
+
+def test_the_bounds_are_one_sided_and_the_test_is_mcnemars():
+    champion, challenger = wrong_on(slice(0, 60)), wrong_on(slice(40, 80))
+    result = compare(champion, challenger, LABELS, CLASSES, GATE)
+    # 40 images gained, 20 lost of 1,000: a difference of 0.02 with a deviation of 0.0077
+    assert result.low == pytest.approx(0.02 - 1.645 * 0.00772, abs=1.5e-3)
+    assert result.high == pytest.approx(0.02 + 1.645 * 0.00772, abs=1.5e-3)
+    assert result.p_value == pytest.approx(binomtest(20, 60).pvalue)
+    assert compare(LABELS, LABELS, LABELS, CLASSES, GATE).p_value == 1
 
 
 def test_a_better_challenger_that_drops_a_small_class_is_told():

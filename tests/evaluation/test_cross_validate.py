@@ -21,6 +21,7 @@ from tasks.data.shards import open_shards, write_index
 from tasks.errors import DataError
 from tasks.evaluation import cross_validate
 from tasks.evaluation.fold_scores import interval, scores_of_fold
+from tasks.evaluation.label_suspects import read_suspects
 from tasks.files import sha256
 from tasks.params import read_yaml
 from tasks.pixels import fit, statistics
@@ -117,6 +118,11 @@ def test_each_image_is_judged_once_by_a_model_that_never_saw_it(
     assert "<svg" in page
     assert "http" not in page.replace("http-equiv", "")
 
+    suspects = read_suspects(Path("data/cross_validation/suspects.csv"))
+    assert metrics["label_suspects"] == len(suspects)
+    assert not {one.pixel_hash.encode() for one in suspects} & set(shards.split("test").hashes)
+    assert "test split was not looked at" in Path("data/cross_validation/suspects.html").read_text()
+
     runs = {path.name: read_events(path) for path in Path("home/tracking").iterdir()}
     (parent,) = [name for name in runs if "-fold-" not in name]
     for number in range(FOLDS):
@@ -125,6 +131,9 @@ def test_each_image_is_judged_once_by_a_model_that_never_saw_it(
         assert events[-1]["status"] == "FINISHED"
     logged = {k: v for e in runs[parent] if e["type"] == "metrics" for k, v in e["values"].items()}
     assert logged["accuracy_mean"] == metrics["accuracy"]["mean"]
+    assert logged["label_suspects"] == len(suspects)
+    files = {Path(event["path"]).name for event in runs[parent] if event["type"] == "file"}
+    assert {"suspects.csv", "suspects.html"} <= files
 
 
 def test_a_killed_cross_validation_goes_on_in_its_fold(

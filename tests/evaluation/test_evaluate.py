@@ -64,9 +64,22 @@ def test_every_figure_is_recomputed_with_scikit_learn(finished, bundle):
         ("macro_precision", sk.precision_score(labels, predicted, average="macro")),
         ("macro_recall", sk.recall_score(labels, predicted, average="macro")),
         ("macro_f1", sk.f1_score(labels, predicted, average="macro")),
+        ("weighted_precision", sk.precision_score(labels, predicted, average="weighted")),
+        ("weighted_f1", sk.f1_score(labels, predicted, average="weighted")),
+        ("kappa", sk.cohen_kappa_score(labels, predicted)),
     ):
         assert deployed[name]["value"] == pytest.approx(expected, abs=1e-9)
         assert deployed[name]["low"] < expected < deployed[name]["high"]
+    for name, score in (
+        ("macro_roc_auc", sk.roc_auc_score(labels, probabilities, multi_class="ovr")),
+        ("macro_average_precision", sk.average_precision_score(np.eye(10)[labels], probabilities)),
+    ):
+        assert deployed[name] == pytest.approx(score, abs=1e-4)
+    for k, share in deployed["top_k_accuracy"].items():
+        expected = sk.top_k_accuracy_score(labels, probabilities, k=int(k))
+        assert share == pytest.approx(expected, abs=1e-9)
+    brier = ((probabilities - np.eye(10)[labels]) ** 2).sum(1).mean()
+    assert deployed["brier"] == pytest.approx(brier, rel=1e-4)
     assert deployed["nll"] == pytest.approx(sk.log_loss(labels, probabilities), rel=1e-4)
 
     session = onnxruntime.InferenceSession(finished / "data/candidates/fp32.onnx")

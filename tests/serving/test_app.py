@@ -51,6 +51,23 @@ def test_answers_what_the_bundle_predicts(client, digits_bundle, digit_images, p
         assert list(one["probabilities"].values()) == pytest.approx(list(probabilities), abs=1e-6)
 
 
+def test_answers_say_what_the_model_is_not_sure_of(client, digits_bundle, digit_images, png):
+    images = digit_images[1200:1264]
+    answers = []
+    for image in images:
+        files = image_parts(("digit.png", png(image)))
+        answers += client.post("/v1/predict", files=files).json()["predictions"]
+    decision, classes = digits_bundle.info.decision, digits_bundle.info.classes
+    for one, probabilities in zip(answers, digits_bundle.predict(images)[0], strict=True):
+        assert one["abstain"] == (probabilities.max() < decision.abstain_below)
+        likely = {classes[c] for c in np.flatnonzero(probabilities >= decision.set_from)}
+        assert set(one["prediction_set"]) == likely | {one["label"]}
+        assert one["prediction_set"][0] == one["label"]
+    assert {one["abstain"] for one in answers} == {True, False}
+    assert len({len(one["prediction_set"]) for one in answers}) > 1
+    assert client.get("/v1/model").json()["decision"] == decision.model_dump()
+
+
 def test_pixels_are_those_of_the_bundle(client, digits_bundle, png) -> None:
     """Resized, rotated by EXIF, transparent: the server sees what preparation saw."""
     random = np.random.default_rng(0)

@@ -1,0 +1,58 @@
+"""All corruptions by name and family, and one of them applied to a batch of images."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from tasks.evaluation.corruptions import blur, digital, noise, scene, weather
+from tasks.evaluation.corruptions.levels import Levels, levels_for
+from tasks.pixels import Pixels
+
+SEVERITIES = (1, 2, 3, 4, 5)
+COMMON: dict[str, tuple[str, ...]] = {  # the published fifteen
+    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
+    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    "weather": ("snow", "frost", "fog", "brightness"),
+    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+}
+SCENE: dict[str, tuple[str, ...]] = {
+    "viewpoint": ("rotation", "shear", "scale", "perspective"),
+    "scene": ("occlusion", "lighting"),
+}
+FAMILIES = COMMON | SCENE
+_VALUES = 1 << 22  # of a batch: the intermediates of one stay in the hundreds of MB
+_MODULES = (noise, blur, weather, digital, scene)
+
+
+def corrupt(
+    images: Pixels, name: str, severity: int, seed: int, levels: Levels | None = None
+) -> Pixels:
+    """uint8 N×S×S×3 to the same; the same images, name, severity and seed give the same pixels.
+
+    Raises ValueError for a name or a severity that there is not.
+    """
+    if severity not in SEVERITIES:
+        raise ValueError(f"no severity {severity}; there are {SEVERITIES[0]} to {SEVERITIES[-1]}")
+    function = _function(name)
+    parameters = (levels or levels_for(images.shape[1]))[name][severity - 1]
+    draw = torch.Generator().manual_seed(seed)
+
+    def changed(part: Pixels) -> Pixels:
+        if function in digital.ON_BYTES:
+            return np.asarray(function(part, draw, *parameters))
+        return digital.as_bytes(function(digital.as_floats(part), draw, *parameters))
+
+    size = max(1, _VALUES // images[0].size) if len(images) else 1
+    parts = (np.asarray(images[at : at + size]) for at in range(0, len(images), size))
+    with torch.inference_mode():
+        return np.concatenate([images[:0], *map(changed, parts)])
+
+
+def _function(name: str) -> Callable[..., Any]:
+    known = [one for names in FAMILIES.values() for one in names]
+    if name not in known:
+        raise ValueError(f"no corruption {name!r}; there are {', '.join(known)}")
+    module = next(module for module in _MODULES if hasattr(module, name))
+    return cast(Callable[..., Any], getattr(module, name))

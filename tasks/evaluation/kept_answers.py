@@ -1,0 +1,46 @@
+"""Every answer that the figures come from, as Parquet files of the training run."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tasks.evaluation.evidence import Evidence
+from tasks.evaluation.robustness import Corrupted
+
+
+def write_predictions(path: Path, evidence: Evidence) -> None:
+    """Every test image: path, label, and what the deployed and the fp32 model say."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = pa.array(evidence.shards.classes)
+    deployed, fp32 = evidence.deployed, evidence.fp32
+    columns = {
+        "path": pa.array(evidence.shards.split("test").paths),
+        "label": names.take(pa.array(deployed.labels)),
+        "predicted": names.take(pa.array(deployed.predicted)),
+        "probabilities": pa.array(list(deployed.probabilities.astype(np.float32))),
+        "fp32_predicted": names.take(pa.array(fp32.predicted)),
+        "fp32_probabilities": pa.array(list(fp32.probabilities.astype(np.float32))),
+    }
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def write_corrupted(path: Path, evidence: Evidence, found: Corrupted) -> None:
+    """Every corrupted image: path, label, corruption, severity, and what both models say."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = pa.array(evidence.shards.classes)
+    paths = [evidence.shards.split("test").paths[row] for row in found.rows]
+    shape = (len(found.names), len(found.severities), len(found.rows))
+    which, severity, image = (index.ravel() for index in np.indices(shape))
+    columns = {
+        "path": pa.array(paths).take(pa.array(image)),
+        "label": names.take(pa.array(found.labels[image])),
+        "corruption": pa.array(found.names).take(pa.array(which)),
+        "severity": pa.array(np.array(found.severities, np.int8)[severity]),
+        "predicted": names.take(pa.array(found.predicted[evidence.deployed.name].ravel())),
+        "fp32_predicted": names.take(pa.array(found.predicted[evidence.fp32.name].ravel())),
+    }
+    pq.write_table(pa.table(columns), path, compression="zstd")
