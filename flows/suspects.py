@@ -66,6 +66,9 @@ def export(limit: int | None, write: bool) -> Exported:
 
 def show(found: Exported, console: Console) -> None:
     """The worst suspects, and what was written or would be."""
+    if not found.suspects:
+        console.print(f"cross-validation doubts no label; {TARGET / PAGE} says of how many")
+        return
     table = Table("given", "", "likelier", "", "image", box=None)
     for one in found.suspects[:_LISTED]:
         table.add_row(

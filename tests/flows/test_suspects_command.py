@@ -144,3 +144,11 @@ def test_without_a_cross_validation_the_way_out_is_named() -> None:
     assert result.exit_code != 0
     assert "cross_validate.enabled" in result.output
     assert "Traceback" not in result.output
+
+
+def test_no_suspect_is_said_in_a_line() -> None:
+    write_table(TARGET / TABLE, [])
+    shown = runner.invoke(app, ["data", "suspects", "--write"])
+    assert shown.exit_code == 0
+    assert shown.output.startswith("cross-validation doubts no label")
+    assert run()["suspects"] == []
