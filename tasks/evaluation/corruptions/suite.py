@@ -1,7 +1,7 @@
 """All corruptions by name and family, and one of them applied to a batch of images."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,17 @@ SCENE: dict[str, tuple[str, ...]] = {
 }
 FAMILIES = COMMON | SCENE
 _VALUES = 1 << 22  # of a batch: the intermediates of one stay in the hundreds of MB
-_MODULES = (noise, blur, weather, digital, scene)
+_MODULES = {
+    "noise": noise,
+    "blur": blur,
+    "weather": weather,
+    "digital": digital,
+    "viewpoint": scene,
+    "scene": scene,
+}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    name: getattr(_MODULES[family], name) for family, names in FAMILIES.items() for name in names
+}
 
 
 def corrupt(
@@ -35,7 +45,9 @@ def corrupt(
     """
     if severity not in SEVERITIES:
         raise ValueError(f"no severity {severity}; there are {SEVERITIES[0]} to {SEVERITIES[-1]}")
-    function = _function(name)
+    if name not in _FUNCTIONS:
+        raise ValueError(f"no corruption {name!r}; there are {', '.join(_FUNCTIONS)}")
+    function = _FUNCTIONS[name]
     parameters = (levels or levels_for(images.shape[1]))[name][severity - 1]
     draw = torch.Generator().manual_seed(seed)
 
@@ -48,11 +60,3 @@ def corrupt(
     parts = (np.asarray(images[at : at + size]) for at in range(0, len(images), size))
     with torch.inference_mode():
         return np.concatenate([images[:0], *map(changed, parts)])
-
-
-def _function(name: str) -> Callable[..., Any]:
-    known = [one for names in FAMILIES.values() for one in names]
-    if name not in known:
-        raise ValueError(f"no corruption {name!r}; there are {', '.join(known)}")
-    module = next(module for module in _MODULES if hasattr(module, name))
-    return cast(Callable[..., Any], getattr(module, name))
