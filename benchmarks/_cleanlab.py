@@ -1,7 +1,5 @@
 """cleanlab's label scores and issues, from a process in an environment of its own."""
 
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks._environments import interpreter
+from benchmarks._environments import Peer, interpreter
 from benchmarks._planted_labels import Planted
 
 PACKAGE = "cleanlab==2.9.0"
@@ -57,27 +55,15 @@ class Cleanlab:
         self._folder = tempfile.TemporaryDirectory()
         source, target = (Path(self._folder.name) / name for name in ("in.npz", "out.npz"))
         np.savez(source, labels=planted.labels, probabilities=planted.probabilities)
-        command = [str(interpreter("cleanlab", PACKAGE)), "-c", _SCRIPT, str(source), str(target)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self._answer()
+        self._peer = Peer(interpreter("cleanlab", PACKAGE), _SCRIPT, str(source), str(target))
+        self._peer.answer()
         with np.load(target) as found:
             suspicion = {name: -found[name] for name in found.files if name != "issues"}
             self.judged = Judged(suspicion, found["issues"])
 
     def seconds(self) -> float:
         """Of finding the issues and scoring all labels, in its own process."""
-        assert self._process.stdin is not None
-        print(file=self._process.stdin, flush=True)
-        return float(self._answer())
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            sys.exit("error: cleanlab failed; its message is above")
-        return line
+        return float(self._peer.ask(""))
 
     def __enter__(self) -> Self:
         return self
@@ -88,5 +74,5 @@ class Cleanlab:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._process.communicate()
+        self._peer.__exit__(kind, error, trace)
         self._folder.cleanup()

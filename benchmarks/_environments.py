@@ -1,8 +1,10 @@
-"""Environments for peers whose packages are not ours, under .visionloop/benchmarks."""
+"""Environments for peers whose packages are not ours, under .visionloop/benchmarks; asking one."""
 
 import subprocess
 import sys
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 ENVIRONMENTS = Path(".visionloop/benchmarks")
 _WHOLE = ".installed"  # written last: an installation that broke off is made again
@@ -22,6 +24,40 @@ def interpreter(name: str, *packages: str) -> Path:
         _run([uv, "pip", "install", "--quiet", "--python", str(python), *packages])
         whole.write_text(wanted)
     return python
+
+
+class Peer:
+    """A script at work in another interpreter: a line in, a line out; a context manager."""
+
+    def __init__(self, python: Path, script: str, *arguments: str) -> None:
+        command = [str(python), "-c", script, *arguments]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+
+    def ask(self, line: str) -> str:
+        """The answer to a line; ends the program when the script has failed."""
+        assert self._process.stdin is not None
+        print(line, file=self._process.stdin, flush=True)
+        return self.answer()
+
+    def answer(self) -> str:
+        """The next line of the script."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit("error: the peer failed; its message is above")
+        return line
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.communicate()
 
 
 def _run(command: list[str]) -> None:

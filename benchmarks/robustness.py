@@ -16,8 +16,6 @@ that we do not have.
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -31,9 +29,10 @@ import torch
 from PIL import Image
 
 from benchmarks._cifar import add_data_argument, class_folders
-from benchmarks._environments import interpreter
+from benchmarks._environments import Peer, interpreter
 from tasks.evaluation.corruptions.levels import LARGE
-from tasks.evaluation.corruptions.suite import COMMON, SEVERITIES, corrupt
+from tasks.evaluation.corruptions.names import PUBLISHED, SEVERITIES
+from tasks.evaluation.corruptions.suite import corrupt
 from tasks.pixels import Pixels
 
 PACKAGES = (
@@ -44,7 +43,6 @@ PACKAGES = (
     "opencv-python==4.10.0.84",
     "setuptools==79.0.1",
 )
-NAMES = [name for names in COMMON.values() for name in names]
 DRAWN = {"gaussian_noise", "shot_noise", "impulse_noise", "glass_blur", "motion_blur", "snow"}
 DRAWN |= {"frost", "fog", "elastic_transform"}
 # Reads the name of a corruption a line, writes its images and answers with the seconds they took.
@@ -88,28 +86,23 @@ class Compared:
 def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         images = _images(class_folders(arguments.data, folder / "cifar").parent, arguments)
         np.save(folder / "images.npy", images)
-        python = str(interpreter("imagecorruptions", *PACKAGES))
-        command = [python, "-c", _SCRIPT, str(folder)]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as peer:
-            _report({one: _compare(one, images, peer, folder, arguments.repeats) for one in NAMES})
+        with Peer(interpreter("imagecorruptions", *PACKAGES), _SCRIPT, str(folder)) as peer:
+            repeats = arguments.repeats
+            _report({name: _compare(name, images, peer, folder, repeats) for name in PUBLISHED})
 
 
-def _compare(
-    name: str, images: Pixels, peer: "subprocess.Popen[str]", folder: Path, repeats: int
-) -> Compared:
+def _compare(name: str, images: Pixels, peer: Peer, folder: Path, repeats: int) -> Compared:
     ours, theirs = [], []
     corrupt(images[:1], name, 1, 0, LARGE)  # a first call sets things up
     for _ in range(repeats):
         start = time.perf_counter()
         found = np.stack([corrupt(images, name, severity, 0, LARGE) for severity in SEVERITIES])
         ours.append(time.perf_counter() - start)
-        theirs.append(_asked(peer, name))
+        theirs.append(float(peer.ask(name)))
     other = np.load(folder / "found.npy")
     count = len(SEVERITIES) * len(images)
     result = Compared(
@@ -120,17 +113,6 @@ def _compare(
     )
     print(f"{name}: {result.ours:,.0f} images/s, imagecorruptions {result.theirs:,.0f}", flush=True)
     return result
-
-
-def _asked(peer: "subprocess.Popen[str]", name: str) -> float:
-    assert peer.stdin is not None
-    assert peer.stdout is not None
-    peer.stdin.write(f"{name}\n")
-    peer.stdin.flush()
-    answer = peer.stdout.readline()
-    if not answer:
-        sys.exit(f"error: imagecorruptions failed at {name}")
-    return float(answer)
 
 
 def _look(found: Pixels, images: Pixels) -> dict[str, float]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.evaluation.corruptions.names import ALL, SEVERITIES
 from tasks.evaluation.evidence import Evidence
 from tasks.evaluation.robustness import Corrupted
 
@@ -33,13 +34,13 @@ def write_corrupted(path: Path, evidence: Evidence, found: Corrupted) -> None:
 
     names = pa.array(evidence.shards.classes)
     paths = [evidence.shards.split("test").paths[row] for row in found.rows]
-    shape = (len(found.names), len(found.severities), len(found.rows))
+    shape = (len(ALL), len(SEVERITIES), len(found.rows))
     which, severity, image = (index.ravel() for index in np.indices(shape))
     columns = {
         "path": pa.array(paths).take(pa.array(image)),
         "label": names.take(pa.array(found.labels[image])),
-        "corruption": pa.array(found.names).take(pa.array(which)),
-        "severity": pa.array(np.array(found.severities, np.int8)[severity]),
+        "corruption": pa.array(ALL).take(pa.array(which)),
+        "severity": pa.array(np.array(SEVERITIES, np.int8)[severity]),
         "predicted": names.take(pa.array(found.predicted[evidence.deployed.name].ravel())),
         "fp32_predicted": names.take(pa.array(found.predicted[evidence.fp32.name].ravel())),
     }

@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from tasks.bundle import BundleInfo
+from tasks.evaluation.corruptions.names import SEVERITIES
 from tasks.evaluation.evidence import Evidence
 from tasks.evaluation.plots import reliability_chart, risk_coverage_chart
 from tasks.evaluation.tables import (
@@ -78,6 +79,7 @@ def render_report(
             tiny=info.input.size <= TINY,
             counts=_split_counts(evidence),
             robustness=evidence.robustness,
+            severities=SEVERITIES,
             decided=evidence.decided,
             risk_coverage=risk_coverage_chart(evidence.decided),
             cleaning=cleaning,

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.data.shards import ShardSplit
+from tasks.evaluation.corruptions.names import ALL, PUBLISHED, SEVERITIES
 from tasks.evaluation.graph import open_graph
 from tasks.metrics.classification import Bools, Floats, Ints
 from tasks.pixels import Pixels
@@ -31,24 +32,17 @@ _SHIFTS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 class Corrupted:
     """What models answer on N corrupted test images: C corruptions at V severities."""
 
-    families: dict[str, tuple[str, ...]]
-    severities: tuple[int, ...]
     rows: Ints
     """The images of the test split that were looked at, int64 [N]."""
     labels: Ints
     clean: dict[str, Ints]
     """By model, the class it gives to each image as it is, [N]."""
     predicted: dict[str, Ints]
-    """By model, the class it gives to each when corrupted, C×V×N."""
+    """By model, the class it gives to each when corrupted, C×V×N, as names.ALL has them."""
     stable: dict[str, float]
     """By model, the share of images with one answer wherever a shift by one pixel puts them."""
     samples: dict[str, Pixels]
     """One image under each corruption at the middle severity, uint8 S×S×3."""
-
-    @property
-    def names(self) -> list[str]:
-        """The corruptions, in the order of `predicted`."""
-        return [name for names in self.families.values() for name in names]
 
     def accuracy(self, model: str) -> Floats:
         """Accuracy on each corruption at each severity, float64 C×V."""
@@ -56,10 +50,7 @@ class Corrupted:
 
     def published(self, model: str) -> Bools:
         """Whether answers are right under the published corruptions, V and C in one: K×N."""
-        from tasks.evaluation.corruptions.suite import COMMON
-
-        common = {name for names in COMMON.values() for name in names}
-        chosen = [index for index, name in enumerate(self.names) if name in common]
+        chosen = [ALL.index(name) for name in PUBLISHED]
         right = self.predicted[model][chosen] == self.labels
         return np.asarray(right.reshape(-1, len(self.rows)))
 
@@ -75,29 +66,26 @@ def measure_robustness(
 
     Raises CompressionError when a graph cannot be run, or gives what is not finite.
     """
-    from tasks.evaluation.corruptions.suite import FAMILIES, SEVERITIES, corrupt
+    from tasks.evaluation.corruptions.suite import corrupt  # which brings PyTorch
 
     rows = chosen_rows(test.labels, params.images, seed)
     images = np.asarray(test.images[rows])
     answers = {name: _answers(*model) for name, model in models.items()}
-    names = [name for family in FAMILIES.values() for name in family]
-    cells = list(product(names, SEVERITIES))
+    cells = list(product(ALL, SEVERITIES))
 
     def one(cell: tuple[str, int]) -> dict[str, Ints]:
         changed = corrupt(images, *cell, seed)
         return {model: answer(changed) for model, answer in answers.items()}
 
     found = _all_cells(one, cells, len(rows))
-    shape = (len(names), len(SEVERITIES), len(rows))
+    shape = (len(ALL), len(SEVERITIES), len(rows))
     return Corrupted(
-        families=FAMILIES,
-        severities=SEVERITIES,
         rows=rows,
         labels=np.asarray(test.labels)[rows],
         clean={model: answer(images) for model, answer in answers.items()},
         predicted={m: np.stack([cell[m] for cell in found]).reshape(shape) for m in models},
         stable={model: _stability(answer, images) for model, answer in answers.items()},
-        samples={name: corrupt(images[:1], name, SEVERITIES[2], seed)[0] for name in names},
+        samples={name: corrupt(images[:1], name, SEVERITIES[2], seed)[0] for name in ALL},
     )
 
 

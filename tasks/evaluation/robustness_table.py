@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.evaluation.corruptions.names import ALL, FAMILIES
 from tasks.evaluation.robustness import Corrupted
 from tasks.metrics.bootstrap import mean_interval
 from tasks.pages.render import data_uri, percent
@@ -82,7 +83,7 @@ def robustness_figures(
     wrong = 1 - found.published(deployed).mean(0)
     better = found.published(deployed).mean(0) - found.published(fp32).mean(0)
     accuracy, other = found.accuracy(deployed), found.accuracy(fp32)
-    family = {name: title for title, names in found.families.items() for name in names}
+    family = {name: title for title, names in FAMILIES.items() for name in names}
     return RobustnessFigures(
         found=found,
         images=len(found.rows),
@@ -100,7 +101,7 @@ def robustness_figures(
                 fp32=float(other[index].mean()),
                 sample=data_uri(found.samples[name], tiny=_SAMPLE, side=_SAMPLE),
             )
-            for index, name in enumerate(found.names)
+            for index, name in enumerate(ALL)
         ],
     )
 

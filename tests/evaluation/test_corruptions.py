@@ -15,9 +15,8 @@ from sklearn.datasets import load_sample_images
 from tasks.evaluation.corruptions import blur, digital, kernels, noise, scene, weather
 from tasks.evaluation.corruptions.fractal import plasma
 from tasks.evaluation.corruptions.levels import LARGE, SMALL
-from tasks.evaluation.corruptions.suite import FAMILIES, SEVERITIES, corrupt
-
-NAMES = [name for names in FAMILIES.values() for name in names]
+from tasks.evaluation.corruptions.names import ALL, SEVERITIES
+from tasks.evaluation.corruptions.suite import corrupt
 
 
 def photographs(side: int) -> np.ndarray:
@@ -41,7 +40,7 @@ def distance(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one.astype(float) - other).mean())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_a_corruption_changes_images_more_the_more_severe_it_is(images, name):
     far = [distance(corrupt(images, name, severity, 0), images) for severity in SEVERITIES]
     assert far[0] > 0.2  # levels of 255
@@ -52,7 +51,7 @@ def test_a_corruption_changes_images_more_the_more_severe_it_is(images, name):
         assert all(later > 0.9 * earlier for earlier, later in itertools.pairwise(far)), far
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_the_same_seed_corrupts_alike_and_another_otherwise(images, name):
     first = corrupt(images, name, 3, seed=5)
     assert first.shape == images.shape
@@ -63,7 +62,7 @@ def test_the_same_seed_corrupts_alike_and_another_otherwise(images, name):
 
 
 def test_no_images_and_a_single_pixel_are_no_mistake():
-    for name in NAMES:
+    for name in ALL:
         assert corrupt(np.zeros((0, 32, 32, 3), np.uint8), name, 1, 0).shape == (0, 32, 32, 3)
         assert corrupt(np.full((2, 8, 8, 3), 200, np.uint8), name, 5, 0).shape == (2, 8, 8, 3)
 
@@ -77,7 +76,7 @@ def test_what_there_is_not_is_named():
 
 def test_both_tables_have_every_corruption_at_every_severity():
     for levels in (LARGE, SMALL):
-        assert list(levels) == NAMES
+        assert tuple(levels) == ALL
         assert {len(parameters) for parameters in levels.values()} == {len(SEVERITIES)}
 
 

@@ -1,4 +1,4 @@
-"""All corruptions by name and family, and one of them applied to a batch of images."""
+"""One of the corruptions, by its name, applied to images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,20 +8,9 @@ import torch
 
 from tasks.evaluation.corruptions import blur, digital, noise, scene, weather
 from tasks.evaluation.corruptions.levels import Levels, levels_for
+from tasks.evaluation.corruptions.names import FAMILIES, SEVERITIES
 from tasks.pixels import Pixels
 
-SEVERITIES = (1, 2, 3, 4, 5)
-COMMON: dict[str, tuple[str, ...]] = {  # the published fifteen
-    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
-    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
-    "weather": ("snow", "frost", "fog", "brightness"),
-    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
-}
-SCENE: dict[str, tuple[str, ...]] = {
-    "viewpoint": ("rotation", "shear", "scale", "perspective"),
-    "scene": ("occlusion", "lighting"),
-}
-FAMILIES = COMMON | SCENE
 _VALUES = 1 << 22  # of a batch: the intermediates of one stay in the hundreds of MB
 _MODULES = {
     "noise": noise,
