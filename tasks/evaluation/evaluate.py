@@ -30,7 +30,7 @@ from tasks.errors import TrainingError
 from tasks.evaluation.candidates import read_candidates
 from tasks.evaluation.card import render_card
 from tasks.evaluation.evidence import Evidence, Measured, gather_evidence
-from tasks.evaluation.kept_answers import write_corrupted, write_predictions
+from tasks.evaluation.kept_answers import write_answers
 from tasks.evaluation.lineage import read_lineage
 from tasks.evaluation.report import render_report
 from tasks.evaluation.tables import class_rows, known, overall, remarks
@@ -123,7 +123,7 @@ def metrics(evidence: Evidence, info: BundleInfo) -> dict[str, Any]:
         "size_bytes": info.measurements.size_bytes,
         "remarks": remarks(evidence, info.classes),
         "decision": evidence.decided.as_metrics(),
-        "robustness": evidence.robustness and evidence.robustness.as_metrics(),
+        **evidence.parts.as_metrics(),
     } | {role: _figures(measured) for role, measured in models.items()}
 
 
@@ -175,17 +175,11 @@ def record(run: RunLog, evidence: Evidence, info: BundleInfo, digest: str, scrat
         for name, interval in overall(evidence.deployed).items()
         if interval.value is not None
     }
-    if evidence.robustness:
-        values["test_mean_corruption_error"] = evidence.robustness.error[0]
-    run.metrics(values | named)
+    run.metrics(values | named | evidence.parts.headlines())
     run.tags({"bundle_digest": digest, "technique": info.technique})
-    write_predictions(scratch / "predictions.parquet", evidence)
-    for path in (METRICS, CONFUSION, CLASSES, BUNDLE / REPORT, BUNDLE / CARD):
+    answers = write_answers(scratch, evidence)
+    for path in (METRICS, CONFUSION, CLASSES, BUNDLE / REPORT, BUNDLE / CARD, *answers):
         run.file(path, "evaluation")
-    run.file(scratch / "predictions.parquet", "evaluation")
-    if evidence.robustness:
-        write_corrupted(scratch / "corrupted.parquet", evidence, evidence.robustness.found)
-        run.file(scratch / "corrupted.parquet", "evaluation")
     if CLEANING.is_file():
         run.file(CLEANING, "data")
 

@@ -18,8 +18,7 @@ from tasks.evaluation.calibration import Temperature, fit_temperature, fold_temp
 from tasks.evaluation.candidates import Candidates
 from tasks.evaluation.decisions import Decided, decide
 from tasks.evaluation.graph import run_graph
-from tasks.evaluation.robustness import measure_robustness
-from tasks.evaluation.robustness_table import RobustnessFigures, robustness_figures
+from tasks.evaluation.parts import Parts, measure_parts
 from tasks.metrics.bootstrap import ScoredIntervals, paired_difference, score_intervals
 from tasks.metrics.classification import Bools, Floats, Ints, confusion_matrix
 from tasks.metrics.ranking import Ranked, ranked
@@ -79,8 +78,7 @@ class Evidence:
     """Test, then validation images as the deployed model sees them: reference.npz."""
     size_bytes: int
     decided: Decided
-    robustness: RobustnessFigures | None
-    """None when it is turned off."""
+    parts: Parts
 
     @property
     def agreement(self) -> float:
@@ -116,7 +114,7 @@ def gather_evidence(
         decided=decide(
             (seen[1][0], np.asarray(validation.labels)), (seen[0][0], chosen.labels), params
         ),
-        robustness=_robustness(candidates, test, params),
+        parts=measure_parts(shards, candidates, params),
     )
 
 
@@ -139,19 +137,6 @@ def measure(
         nll_before=negative_log_likelihood(logits, labels),
         nll_after=negative_log_likelihood(logits, labels, fitted.value),
     )
-
-
-def _robustness(
-    candidates: Candidates, test: ShardSplit, params: Evaluate
-) -> RobustnessFigures | None:
-    if not params.robustness.enabled:
-        return None
-    models = {
-        name: (candidates.file(name), candidates.named(name).runtime)
-        for name in (candidates.chosen, candidates.fp32)
-    }
-    found = measure_robustness(test, models, params.robustness, params.seed)
-    return robustness_figures(found, candidates.chosen, candidates.fp32, params)
 
 
 def _measure_logits(

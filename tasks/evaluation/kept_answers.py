@@ -9,6 +9,16 @@ from tasks.evaluation.evidence import Evidence
 from tasks.evaluation.robustness import Corrupted
 
 
+def write_answers(folder: Path, evidence: Evidence) -> list[Path]:
+    """Write predictions.parquet, and a file for each part that has answers; gives their paths."""
+    written = [folder / "predictions.parquet"]
+    write_predictions(written[0], evidence)
+    if evidence.parts.robustness:
+        written.append(folder / "corrupted.parquet")
+        write_corrupted(written[-1], evidence, evidence.parts.robustness.found)
+    return written
+
+
 def write_predictions(path: Path, evidence: Evidence) -> None:
     """Every test image: path, label, and what the deployed and the fp32 model say."""
     import pyarrow as pa

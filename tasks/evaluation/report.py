@@ -78,7 +78,7 @@ def render_report(
             n_mistakes=int((~deployed.correct).sum()),
             tiny=info.input.size <= TINY,
             counts=_split_counts(evidence),
-            robustness=evidence.robustness,
+            parts=evidence.parts,
             severities=SEVERITIES,
             decided=evidence.decided,
             risk_coverage=risk_coverage_chart(evidence.decided),
