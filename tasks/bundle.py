@@ -5,6 +5,7 @@ model.onnx      in: "images" uint8 N×S×S×3; out: "probabilities" float32 N×C
 bundle.json     `BundleInfo`: classes, input contract, runtime, measurements, lineage
 reference.npz   probabilities, embedding, statistics, labels of held-out images: what drift
                 is measured against
+metrics.json    every figure of the report (bundles from before there was one lack it)
 report.html, MODEL_CARD.md, SHA256SUMS, SHA256SUMS.sig
 """
 
@@ -31,8 +32,8 @@ from tasks.signing import sign_directory, verify_directory
 
 SCHEMA_VERSION = 1
 MODEL, INFO, REFERENCE = "model.onnx", "bundle.json", "reference.npz"
-REPORT, CARD = "report.html", "MODEL_CARD.md"
-FILES = (MODEL, INFO, REFERENCE, REPORT, CARD)
+REPORT, CARD, METRICS = "report.html", "MODEL_CARD.md", "metrics.json"
+FILES = (MODEL, INFO, REFERENCE, REPORT, CARD, METRICS)
 
 log = logging.getLogger(__name__)
 
@@ -192,6 +193,11 @@ class Bundle:
         """reference.npz as arrays by name."""
         with np.load(self.path / REFERENCE, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
+
+    def metrics(self) -> dict[str, Any] | None:
+        """metrics.json, as `data/metrics/evaluate.json` was; None of bundles from before it."""
+        path = self.path / METRICS
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def write_bundle(

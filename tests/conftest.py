@@ -2,6 +2,7 @@
 
 import copy
 import io
+import json
 import os
 import pwd
 import shutil
@@ -20,6 +21,7 @@ from PIL import Image
 
 from tasks.bundle import (
     CARD,
+    METRICS,
     MODEL,
     REFERENCE,
     REPORT,
@@ -114,6 +116,8 @@ def make_bundle(
             )
             (directory / REPORT).write_text("<!doctype html><title>Report</title>")
             (directory / CARD).write_text("# Digits by logistic regression\n")
+            figures = {"deployed": {"accuracy": {"value": float(accuracy)}}}
+            (directory / METRICS).write_text(json.dumps(figures))
 
         write_bundle(path, _info(float(accuracy), runtime), settings, fill)
         return open_bundle(path, settings)

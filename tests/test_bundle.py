@@ -182,6 +182,13 @@ def test_an_input_that_this_version_does_not_know_is_refused(
         open_bundle(digits_bundle.path, settings)
 
 
+def test_a_bundle_carries_its_figures_and_one_of_before_has_none(digits_bundle, settings):
+    assert digits_bundle.metrics()["deployed"]["accuracy"]["value"] > 0.9
+    (digits_bundle.path / "metrics.json").unlink()
+    sign_directory(digits_bundle.path, settings)
+    assert open_bundle(digits_bundle.path, settings).metrics() is None
+
+
 def test_json_that_is_none_is_refused_though_signed(digits_bundle, settings):
     (digits_bundle.path / "bundle.json").write_text("{")
     sign_directory(digits_bundle.path, settings)
@@ -193,7 +200,7 @@ def test_an_incomplete_bundle_is_not_written(digits_bundle, settings, tmp_path):
     def fill(directory):
         (directory / "model.onnx").write_bytes(b"x")
 
-    with pytest.raises(BundleError, match=r"lacks reference\.npz, report\.html, MODEL_CARD\.md"):
+    with pytest.raises(BundleError, match=r"lacks reference\.npz, .*MODEL_CARD\.md, metrics"):
         write_bundle(tmp_path / "new", digits_bundle.info, settings, fill)
     assert not (tmp_path / "new").exists()
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from tasks.bundle import (
     CARD,
+    METRICS,
     MODEL,
     REFERENCE,
     REPORT,
@@ -41,7 +42,7 @@ from tasks.schema import Params
 from tasks.step import run_step
 from tasks.tracking import RunLog, open_run
 
-BUNDLE, METRICS = Path("data/bundle"), Path("data/metrics/evaluate.json")
+BUNDLE, FIGURES = Path("data/bundle"), Path("data/metrics/evaluate.json")
 CLEANING = Path("data/cleaning.html")  # of the step cleaning_report
 CONFUSION, CLASSES = Path("data/plots/confusion.csv"), Path("data/plots/classes.csv")
 log = logging.getLogger(__name__)
@@ -101,9 +102,10 @@ def bundle_info(evidence: Evidence, params: Params) -> BundleInfo:
 
 
 def fill_bundle(directory: Path, evidence: Evidence, info: BundleInfo, params: Params) -> None:
-    """Write reference.npz, the report and the model card into a bundle under construction."""
+    """Write all but the graph and bundle.json into a bundle under construction."""
     with atomic_write(directory / REFERENCE) as stream:
         np.savez_compressed(stream, allow_pickle=False, **evidence.reference)
+    write_json(directory / METRICS, metrics(evidence, info))
     write_text(directory / REPORT, render_report(evidence, info, params.evaluate))
     dataset = ", ".join(params.ingest.sources)
     write_text(directory / CARD, render_card(evidence, info, params, dataset))
@@ -144,7 +146,7 @@ def _figures(measured: Measured) -> dict[str, Any]:
 
 def write_tables(evidence: Evidence, info: BundleInfo) -> None:
     """Write the metrics file, the confusion table and the per-class table."""
-    write_json(METRICS, metrics(evidence, info))
+    write_json(FIGURES, metrics(evidence, info))
     pairs = zip(evidence.deployed.labels, evidence.deployed.predicted, strict=True)
     rows = [[info.classes[actual], info.classes[predicted]] for actual, predicted in pairs]
     _write_csv(CONFUSION, ["actual", "predicted"], rows)
@@ -178,7 +180,7 @@ def record(run: RunLog, evidence: Evidence, info: BundleInfo, digest: str, scrat
     run.metrics(values | named | evidence.parts.headlines())
     run.tags({"bundle_digest": digest, "technique": info.technique})
     answers = write_answers(scratch, evidence)
-    for path in (METRICS, CONFUSION, CLASSES, BUNDLE / REPORT, BUNDLE / CARD, *answers):
+    for path in (FIGURES, CONFUSION, CLASSES, BUNDLE / REPORT, BUNDLE / CARD, *answers):
         run.file(path, "evaluation")
     if CLEANING.is_file():
         run.file(CLEANING, "data")

@@ -58,6 +58,7 @@ def test_every_figure_is_recomputed_with_scikit_learn(finished, bundle):
     predicted, labels = probabilities.argmax(1), test.labels
     found = read_metrics(finished)
     assert found["test_images"] == len(labels) == 497
+    assert bundle.metrics() == found
     deployed = found["deployed"]
     for name, expected in (
         ("accuracy", sk.accuracy_score(labels, predicted)),

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from tasks import releases
-from tasks.bundle import CARD, MODEL, REFERENCE, REPORT, Bundle, open_bundle, write_bundle
+from tasks.bundle import CARD, METRICS, MODEL, REFERENCE, REPORT, Bundle, open_bundle, write_bundle
 from tasks.params import Settings
 from tasks.schema import Serve
 from tasks.serving.follower import Follower
@@ -84,7 +84,7 @@ def altered(
 
     def fill(directory) -> None:
         onnx.save(model, directory / MODEL)
-        for name in (REFERENCE, REPORT, CARD):
+        for name in (REFERENCE, REPORT, CARD, METRICS):
             (directory / name).write_bytes((bundle.path / name).read_bytes())
 
     path = bundle.path.with_name("altered")
