@@ -26,6 +26,24 @@ from tasks.pages.charts import Series, chart
 from tasks.pages.render import TINY, data_uri, template
 from tasks.schema import Evaluate
 
+# What follows the verdict: a file report_NAME.html.j2, its title in the contents. A section that
+# is named as a part of the evidence (`Parts`) is there only when that part was measured.
+SECTIONS = {
+    "champion": "Against the champion",
+    "fp32": "Against fp32",
+    "curves": "Training",
+    "confusion": "Confusions",
+    "classes": "Classes",
+    "robustness": "Robustness",
+    "calibration": "Calibration",
+    "answers": "Abstention",
+    "mistakes": "Mistakes",
+    "candidates": "Candidates",
+    "data": "Data",
+    "lineage": "Lineage",
+    "reproduce": "Do it again",
+}
+
 
 @dataclass(frozen=True)
 class Mistake:
@@ -55,6 +73,11 @@ def render_report(
     cleaning = _cleaning(sources.cleaning)
     return str(
         template("report.html.j2", Path(__file__).parent).render(
+            sections=[
+                (name, title)
+                for name, title in SECTIONS.items()
+                if getattr(evidence.parts, name, True) is not None
+            ],
             info=info,
             deployed=deployed,
             fp32=fp32,

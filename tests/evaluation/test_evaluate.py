@@ -174,15 +174,17 @@ def test_the_training_run_gets_the_evidence(finished, bundle):
 
 
 class References(HTMLParser):
-    """Collects what a page would load, and its text."""
+    """Collects what a page would load, its places that can be linked to, and its text."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loads: list[str] = []
+        self.places: list[str] = []
         self.text = ""
 
     def handle_starttag(self, tag, attrs):
         self.loads += [v for k, v in attrs if k in ("src", "href", "srcset", "data", "poster")]
+        self.places += [f"#{value}" for name, value in attrs if name == "id"]
 
     def handle_data(self, data):
         self.text += data
@@ -192,8 +194,10 @@ def test_report_is_self_contained_and_shows_the_verdict_first(finished, bundle):
     html = (bundle.path / "report.html").read_text()
     page = References()
     page.feed(html)
-    assert page.loads
-    assert all(load.startswith("data:image/") for load in page.loads)
+    contents = {load for load in page.loads if load.startswith("#")}
+    assert contents == set(page.places)
+    assert len(page.places) == len(contents) > 10
+    assert all(load.startswith("data:image/") for load in set(page.loads) - contents)
     assert "url(" not in html
     assert "@import" not in html
     assert "<script" not in html
