@@ -12,9 +12,12 @@ from prefect.artifacts import (
     create_table_artifact,
 )
 
+from flows.report import remarks_of, verdict_of
 from flows.summary import LoopResult
+from tasks.bundle import CARD
 from tasks.errors import ServiceError
 from tasks.params import load_settings
+from tasks.registry.comparison import FOLDER as COMPARISONS
 from tasks.registry.register import run_page
 
 
@@ -29,15 +32,34 @@ def publish(result: LoopResult) -> None:
         key="confusion-matrix",
         description="Rows: actual class; columns: predicted class",
     )
-    if (run := _run_page(result)) is not None:
-        report = f"{run}/artifacts/evaluation/report.html"
-        create_link_artifact(report, key="report", link_text="The evaluation report")
+    run = _run_page(result)
+    create_markdown_artifact(_report(result, run), key="report", description="What was shown")
+    card = (result.bundle.path / CARD).read_text(encoding="utf-8")
+    create_markdown_artifact(without_front_matter(card), key="model-card")
+    if run is not None:
+        if result.outcome.comparison is not None:
+            page = f"{run}/artifacts/{COMPARISONS}/{result.outcome.comparison.name}"
+            create_link_artifact(page, key="comparison", link_text="Beside the champion")
         cleaning = f"{run}/artifacts/data/cleaning.html"
         create_link_artifact(cleaning, key="cleaning-report", link_text="The cleaning report")
         create_link_artifact(run, key="mlflow-run", link_text="The run in MLflow")
         create_image_artifact(
             _file_of(run, "compression/pareto.png"), key="pareto", description="Pareto"
         )
+
+
+def _report(result: LoopResult, run: str | None) -> str:
+    """What the report says first, and where it is in MLflow (None: in no run there)."""
+    lines = [verdict_of(result.bundle), "", *(f"- {one}" for one in remarks_of(result.bundle)), ""]
+    if run is not None:
+        lines.append(f"[The evaluation report]({run}/artifacts/evaluation/report.html)")
+    return "\n".join(lines)
+
+
+def without_front_matter(card: str) -> str:
+    """The text of a model card for people, without the YAML for machines."""
+    _, _, rest = card.partition("---\n")
+    return rest.partition("---\n")[2].lstrip() or card
 
 
 def _run_page(result: LoopResult) -> str | None:

@@ -7,16 +7,18 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
 from flows.summary import LoopResult, Outcome, summarise
 from tasks.bundle import Bundle, open_bundle
 from tasks.params import Settings, load_params, load_settings
 from tasks.pipeline import changed_stages, exclusive, repro
+from tasks.registry.comparison import against_champion
 from tasks.registry.frozen import frozen_images
 from tasks.registry.gate import Decision, decide
 from tasks.registry.promote import promote
-from tasks.registry.register import register
+from tasks.registry.register import Registered, register
 from tasks.registry.server import temporary_server
 from tasks.registry.sync import follow
 from tasks.registry.versions import champion_bundle
@@ -99,8 +101,16 @@ def release(bundle: Bundle, workspace: Workspace, settings: Settings, call: Call
     with temporary_server(settings) as reachable:
         registered = call("register", register, bundle, reachable)
         decision = call("gate", judge, bundle, workspace, reachable)
+        page = call("compare", compare, bundle, registered, workspace, reachable)
         promotion = call("promote", promote, registered.version, decision, reachable)
-    return Outcome.of(registered, promotion)
+    return Outcome.of(registered, promotion, page)
+
+
+def compare(
+    bundle: Bundle, registered: Registered, workspace: Workspace, settings: Settings
+) -> Path | None:
+    """The page on the bundle beside the champion of this moment; None when there is none."""
+    return against_champion(bundle, registered, workspace.params, workspace.root, settings)
 
 
 def judge(bundle: Bundle, workspace: Workspace, settings: Settings) -> Decision:

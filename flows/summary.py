@@ -31,6 +31,8 @@ class Outcome:
     reasons: tuple[str, ...]
     url: str | None
     decision: Decision | None = None
+    comparison: Path | None = None
+    """The page on the bundle beside the champion that the gate saw."""
 
     @classmethod
     def unchanged(cls, version: int) -> Self:
@@ -38,7 +40,9 @@ class Outcome:
         return cls(version, False, "champion", False, ("the bundle is the champion already",), None)
 
     @classmethod
-    def of(cls, registered: Registered, promotion: Promotion) -> Self:
+    def of(
+        cls, registered: Registered, promotion: Promotion, comparison: Path | None = None
+    ) -> Self:
         """What registering and promoting came to."""
         is_champion = promotion.champion == registered.version
         decision = promotion.decision
@@ -51,6 +55,7 @@ class Outcome:
             reasons=tuple(promotion.reason.split("; ")),
             url=registered.url,
             decision=decision,
+            comparison=comparison,
         )
 
 
@@ -92,6 +97,7 @@ class LoopResult:
                 "url": self.outcome.url,
             },
             "report": str(self.report),
+            "comparison": self.outcome.comparison and str(self.outcome.comparison),
             "cleaning_report": str(self.cleaning_report),
         }
 
@@ -183,6 +189,7 @@ def _next(result: LoopResult) -> str:
     lines = [
         "where to look next:",
         f"  report      {result.report}",
+        *([f"  champion    {page}"] if (page := result.outcome.comparison) else []),
         f"  cleaning    {result.cleaning_report}",
         f"  data docs   {result.workspace / 'data' / 'validation' / 'site' / 'index.html'}",
         "  servers     make up    (Prefect, MLflow, the model server; prints their addresses)",

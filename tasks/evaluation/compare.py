@@ -12,7 +12,7 @@ from tasks.metrics.bootstrap import paired_difference
 from tasks.metrics.classification import Bools, Ints, recall_by_class
 from tasks.schema import Gate
 
-__all__ = ["Comparison", "compare", "paired_difference", "recall_by_class"]
+__all__ = ["Comparison", "compare", "mcnemar", "paired_difference", "recall_by_class"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def compare(
         difference=difference,
         low=low,
         high=high,
-        p_value=_mcnemar(old, new),
+        p_value=mcnemar(old, new),
         not_worse=low >= -params.margin - 1e-9,
         recall_change={
             name: None if np.isnan(value) else float(value)
@@ -76,7 +76,8 @@ def compare(
     )
 
 
-def _mcnemar(old: Bools, new: Bools) -> float:
+def mcnemar(old: Bools, new: Bools) -> float:
+    """The p-value of McNemar's exact test (1947): both [N], right or wrong on the same images."""
     from scipy.stats import binomtest
 
     better, worse = int((new & ~old).sum()), int((old & ~new).sum())

@@ -14,6 +14,7 @@ from tasks.evaluation.corruptions.names import SEVERITIES
 from tasks.evaluation.evidence import Evidence
 from tasks.evaluation.plots import reliability_chart, risk_coverage_chart
 from tasks.evaluation.tables import (
+    ClassRow,
     class_rows,
     compared,
     confused_pairs,
@@ -29,8 +30,8 @@ from tasks.schema import Evaluate
 # What follows the verdict: a file report_NAME.html.j2, its title in the contents. A section that
 # is named as a part of the evidence (`Parts`) is there only when that part was measured.
 SECTIONS = {
-    "champion": "Against the champion",
-    "fp32": "Against fp32",
+    "champion": "Champion",
+    "fp32": "fp32",
     "curves": "Training",
     "confusion": "Confusions",
     "classes": "Classes",
@@ -43,6 +44,8 @@ SECTIONS = {
     "lineage": "Lineage",
     "reproduce": "Do it again",
 }
+
+_READABLE, _HARDEST = 60, 30  # classes that are all shown, and how many where there are more
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ def render_report(
             verdict=verdict(evidence, info),
             overall=compared(evidence),
             ranked=[of_all_probabilities(deployed), of_all_probabilities(fp32)],
-            rows=class_rows(evidence, info.classes),
+            rows=(rows := class_rows(evidence, info.classes)),
+            hardest=hardest_classes(rows),
             remarks=remarks(evidence, info.classes),
             confusion=shown_classes(deployed.confusion, info.classes),
             pairs=confused_pairs(deployed.confusion, info.classes),
@@ -131,6 +135,13 @@ def worst_mistakes(evidence: Evidence, worst: int) -> list[Mistake]:
         )
         for i in ranked
     ]
+
+
+def hardest_classes(rows: list[ClassRow]) -> list[ClassRow]:
+    """Of many classes those with the lowest recall, lowest first; [] where all can be read."""
+    found = [(row.recall.value, row) for row in rows if row.recall.value is not None]
+    few = len(rows) <= _READABLE
+    return [] if few else [row for _, row in sorted(found, key=lambda pair: pair[0])[:_HARDEST]]
 
 
 def _curve_charts(path: Path) -> list[Markup]:

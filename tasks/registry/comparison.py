@@ -1,0 +1,162 @@
+"""Two bundles on the frozen test images: the comparison, its page, and the page in MLflow.
+
+The page stands beside the signed report of a bundle and not in it: a bundle is a function of its
+data and code, and which version is champion is neither.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.bundle import Bundle
+from tasks.data.shards import SHARDS, open_shards
+from tasks.errors import BundleError, DataError
+from tasks.evaluation.comparison_page import Picture, render_comparison
+from tasks.evaluation.side_by_side import Side, SideBySide, side_by_side
+from tasks.files import write_text
+from tasks.metrics.classification import Floats
+from tasks.params import Settings
+from tasks.pixels import Images, Pixels
+from tasks.registry.connection import connect, mlflow_errors
+from tasks.registry.frozen import frozen_images
+from tasks.registry.register import Registered
+from tasks.registry.versions import champion, fetch
+from tasks.schema import Params
+
+FOLDER = "comparison"  # of the training run's files in MLflow
+_BATCH = 256
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison with where its images came from; `picture` is None without them."""
+
+    found: SideBySide
+    picture: Picture | None
+    note: str | None = None
+    """Why the images are not at hand, and what was compared instead."""
+
+
+def compare_bundles(
+    a: Bundle, b: Bundle, titles: tuple[str, str], params: Params, root: Path = Path()
+) -> Compared:
+    """Let both bundles answer the frozen test images below `root`.
+
+    Where these are not at hand, what the two bundles say of theirs (reference.npz) is compared,
+    if they are the same. Raises BundleError for one bundle given twice, for different images,
+    and for no class in common.
+    """
+    if a.digest == b.digest:
+        raise BundleError(
+            f"{titles[0]} and {titles[1]} are the same bundle, {a.digest[:12]}; there is nothing "
+            "to compare"
+        )
+    try:
+        return _on_images(a, b, titles, params, root)
+    except DataError as error:
+        sides, names = _on_reference(a, b, titles, error)
+        note = f"{error}. Compared is what the bundles carry of the same test images."
+        return Compared(side_by_side(*sides, names, params.evaluate), None, note)
+
+
+def against_champion(
+    bundle: Bundle, registered: Registered, params: Params, root: Path, settings: Settings
+) -> Path | None:
+    """The page on a registered bundle against the champion, also in its MLflow run.
+
+    None without a champion, or when it is the champion. The page decides nothing: whatever
+    hinders it is logged, and the promotion goes on.
+    """
+    try:
+        in_charge = champion(settings)
+        if in_charge is None or in_charge.digest == bundle.digest:
+            return None
+        old, title = fetch(in_charge.version, settings), f"version {in_charge.version}"
+        titles = (f"{title} (champion)", f"version {registered.version}")
+        compared = compare_bundles(old, bundle, titles, params, root)
+        path = page_of(bundle, settings) / f"champion-v{in_charge.version}.html"
+        write_page(path, compared, params)
+        if registered.run_id is not None:
+            with mlflow_errors(settings):
+                connect(settings).log_artifact(registered.run_id, str(path), FOLDER)
+    except Exception as error:  # as the gate does, which blocks what cannot be compared
+        log.warning("no comparison with the champion: %s: %s", type(error).__name__, error)
+        return None
+    return path
+
+
+def page_of(bundle: Bundle, settings: Settings) -> Path:
+    """The folder of the pages that compare a bundle with others."""
+    return settings.home / "comparisons" / bundle.digest[:12]
+
+
+def write_page(path: Path, compared: Compared, params: Params) -> None:
+    """Write the page of a comparison."""
+    write_text(path, render_comparison(compared.found, compared.picture, params.evaluate))
+
+
+def _on_images(
+    a: Bundle, b: Bundle, titles: tuple[str, str], params: Params, root: Path
+) -> Compared:
+    test = frozen_images(params, root)
+    split = open_shards(root / SHARDS).split("test")
+    sides = [
+        _side(one, title, _answers(one, test.images(one)))
+        for one, title in zip((a, b), titles, strict=True)
+    ]
+    names = np.array(test.classes, object)[test.labels]
+
+    def picture(row: int) -> tuple[Pixels, str]:
+        return split.images[row : row + 1][0], split.paths[row]
+
+    return Compared(side_by_side(sides[0], sides[1], names, params.evaluate), picture)
+
+
+def _answers(bundle: Bundle, images: Images) -> Floats:
+    """Probabilities float64 N×C of all images, a batch at a time; raises BundleError."""
+    batches = range(0, len(images), _BATCH)
+    found = [bundle.predict(images[at : at + _BATCH])[0] for at in batches]
+    probabilities = np.concatenate(found).astype(np.float64)
+    if not np.isfinite(probabilities).all():
+        raise BundleError(f"{bundle.path} answers with numbers that are not finite")
+    return probabilities
+
+
+def _on_reference(
+    a: Bundle, b: Bundle, titles: tuple[str, str], why: DataError
+) -> tuple[tuple[Side, Side], npt.NDArray[np.object_]]:
+    """What the bundles carry of their test images, and the classes of these by name."""
+    first, second = a.reference(), b.reference()
+    names = [
+        np.array(one.info.classes, object)[r["labels"]] for one, r in ((a, first), (b, second))
+    ]
+    count = next((n for n in map(_test_images, (a, b)) if n is not None), None)
+    if count is None:
+        raise BundleError(
+            f"{why}. Nor do {titles[0]} and {titles[1]} say how many test images they carry"
+        ) from None
+    same = np.array_equal(names[0][:count], names[1][:count]) and np.array_equal(
+        first["statistics"][:count], second["statistics"][:count]
+    )
+    if not same:
+        raise BundleError(
+            f"{why}. {titles[0]} and {titles[1]} carry answers to different images"
+        ) from None
+    sides = (
+        _side(a, titles[0], first["probabilities"][:count].astype(np.float64)),
+        _side(b, titles[1], second["probabilities"][:count].astype(np.float64)),
+    )
+    return sides, names[0][:count]
+
+
+def _test_images(bundle: Bundle) -> int | None:
+    found = (bundle.metrics() or {}).get("test_images")
+    return found if isinstance(found, int) else None
+
+
+def _side(bundle: Bundle, title: str, probabilities: Floats) -> Side:
+    return Side(title, bundle.digest, bundle.info, bundle.metrics(), probabilities)
