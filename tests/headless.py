@@ -27,7 +27,7 @@ class Browser:
         reads, self._send = os.pipe()
         self._receive, writes = os.pipe()
         # The protocol's pipe is file descriptor 3 to read from and 4 to write to.
-        shell = ("sh", "-c", f'exec "$@" 3<&{reads} 4>&{writes}', "sh", program)
+        shell = ("bash", "-c", f'exec "$@" 3<&{reads} 4>&{writes}', "bash", program)
         self._process = subprocess.Popen(
             [*shell, *FLAGS, *QUIET, f"--user-data-dir={profile}"],
             pass_fds=(reads, writes),
@@ -57,11 +57,13 @@ class Browser:
             raise RuntimeError(f"{method}: {answer['error']['message']}")
         return dict(answer["result"])
 
-    def open(self, page: Path, width: int = 1280, height: int = 900, **features: str) -> None:
-        """Open a file at this size in pixels; `features` are media features, with _ for -."""
-        values = [{"name": name.replace("_", "-"), "value": v} for name, v in features.items()]
-        self.call("Emulation.setEmulatedMedia", features=values)
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    def open(
+        self, page: Path, width: int = 1280, scheme: str = "light", media: str = "screen"
+    ) -> None:
+        """Open a file in a window so many pixels wide, in the scheme light or dark."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.call("Emulation.setEmulatedMedia", media=media, features=features)
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         self._events = []
         self.call("Page.navigate", url=page.resolve().as_uri())
@@ -87,6 +89,10 @@ class Browser:
         if "exceptionDetails" in found:
             raise RuntimeError(f"{expression}: {found['exceptionDetails']['text']}")
         return found["result"].get("value")
+
+    def unreadable(self) -> list[str]:
+        """Texts with less contrast than WCAG's AA asks for, each with its ratio."""
+        return list(self.value(Path(__file__).with_name("contrast.js").read_text()))
 
     def press(self, key: str) -> None:
         """Press and release a key, by its name, such as Tab."""
