@@ -23,6 +23,7 @@ from tasks.evaluation.tables import (
     shown_classes,
     verdict,
 )
+from tasks.evaluation.training_cost import COST, read_cost
 from tasks.pages.charts import Series, chart
 from tasks.pages.render import TINY, data_uri, template
 from tasks.schema import Evaluate
@@ -65,6 +66,7 @@ class Sources:
 
     curves: Path = Path("data/plots/curves.csv")
     cleaning: Path = Path("data/metrics/clean.json")
+    cost: Path = COST
 
 
 def render_report(
@@ -109,6 +111,7 @@ def render_report(
             severities=SEVERITIES,
             decided=evidence.decided,
             risk_coverage=risk_coverage_chart(evidence.decided),
+            cost=read_cost(sources.cost),
             cleaning=cleaning,
             cleaned_for=", ".join(
                 f"{name.replace('_', ' ')} {count}"

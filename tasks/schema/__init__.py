@@ -20,7 +20,16 @@ from tasks.schema.data import (
     Validate,
     ZScore,
 )
-from tasks.schema.production import Abstention, Budget, Drift, Evaluate, Gate, Robustness, Serve
+from tasks.schema.production import (
+    Abstention,
+    Budget,
+    Card,
+    Drift,
+    Evaluate,
+    Gate,
+    Robustness,
+    Serve,
+)
 from tasks.schema.quantization import Quantize, RangeMethod, Storage
 from tasks.schema.section import Section, Share
 from tasks.schema.sources import BoxSource, FolderSource, Source, TableSource, TorchvisionSource
@@ -42,6 +51,7 @@ __all__ = [
     "Augment",
     "BoxSource",
     "Budget",
+    "Card",
     "Choices",
     "Clahe",
     "Clean",

@@ -43,6 +43,16 @@ class Abstention(Section):
         return self
 
 
+class Card(Section):
+    """What only a person can say, for the model card; null: it says that nobody has."""
+
+    intended_use: str | None = Field(description="what the model is for, in a sentence or more")
+    out_of_scope: str | None = Field(description="what it must not be used for")
+    grid_g_co2_per_kwh: float | None = Field(
+        gt=0, description="of the electricity that trains; null: no emissions are stated"
+    )
+
+
 class Evaluate(Section):
     """The evidence on the frozen test split."""
 
@@ -54,6 +64,7 @@ class Evaluate(Section):
         pattern=r"^[a-z0-9][a-z0-9.-]*$",
         description="of the model, a Hugging Face licence identifier, for the model card",
     )
+    card: Card
     abstention: Abstention
     set_coverage: float = Field(
         gt=0.5, lt=1, description="how often prediction sets hold the true class"

@@ -43,6 +43,8 @@ class Epoch:
     gradient_norm: float  # mean over the steps, before clipping
     images_per_second: float = field(compare=False)  # in training
     memory_mb: float = field(compare=False)  # peak: of the device, or of the process on a CPU
+    seconds: float = field(default=0.0, compare=False)  # with validation
+    joules: float | None = field(default=None, compare=False)  # where the machine counts them
 
 
 @dataclass(frozen=True)
@@ -178,8 +180,8 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
-def report(epoch: Epoch, epochs: int, seconds: float) -> None:
-    """Log one line on an epoch of `epochs` that took `seconds`."""
+def report(epoch: Epoch, epochs: int) -> None:
+    """Log one line on an epoch of `epochs`."""
     log.info(
         "epoch %d/%d: train loss %.4f, validation loss %.4f, accuracy %.2f %%, "
         "%d images/s, %d:%02d left",
@@ -189,5 +191,5 @@ def report(epoch: Epoch, epochs: int, seconds: float) -> None:
         epoch.validation_loss,
         100 * epoch.validation_accuracy,
         epoch.images_per_second,
-        *divmod(round(seconds * (epochs - epoch.epoch)), 60),
+        *divmod(round(epoch.seconds * (epochs - epoch.epoch)), 60),
     )

@@ -23,8 +23,8 @@ def record_origin(run: RunLog, shards: Shards, source: str) -> None:
 
 
 def record_epoch(run: RunLog, epoch: Epoch) -> None:
-    """The epoch's losses, accuracy, learning rate, gradient norm, throughput and peak memory."""
-    values = asdict(epoch)
+    """The epoch's losses, accuracy, learning rate, gradient norm, throughput, memory and cost."""
+    values = {name: value for name, value in asdict(epoch).items() if value is not None}
     run.metrics(values, step=values.pop("epoch"))
 
 

@@ -1,7 +1,8 @@
 """The step `train`: train the declared network with the sweep's best values.
 
 Takes the shards and data/tune/best.yaml, gives data/model (weights, spec and run key),
-data/metrics/train.json and, in data/plots, preview.png, curves.csv and validation_classes.csv.
+data/metrics/train.json and train_cost.json and, in data/plots, preview.png, curves.csv and
+validation_classes.csv.
 Killed and run again, it goes on from the last checkpoint; trained already, it only writes its
 files again.
 """
@@ -10,6 +11,7 @@ import csv
 import logging
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,8 +25,9 @@ from tasks.tracking import NoLog, RunLog, open_run
 from tasks.training import distributed, launch
 from tasks.training.best import apply_best
 from tasks.training.class_report import ClassRow, class_report, summary, write_class_report
+from tasks.training.energy import training_cost
 from tasks.training.fitness import judge
-from tasks.training.loop import Epoch, FitResult, fit, predict
+from tasks.training.loop import Epoch, FitResult, choose_device, fit, predict
 from tasks.training.models import (
     Classifier,
     ModelSpec,
@@ -39,6 +42,7 @@ from tasks.training.weights import weights_digest
 
 MODEL, RUN = Path("data/model"), "run.json"
 METRICS, CURVES = Path("data/metrics/train.json"), Path("data/plots/curves.csv")
+COST = Path("data/metrics/train_cost.json")  # apart: it is another at every training
 PREVIEW, CLASSES = Path("data/plots/preview.png"), Path("data/plots/validation_classes.csv")
 log = logging.getLogger(__name__)
 
@@ -109,7 +113,8 @@ def _train(params: Params, config: Train) -> None:
         splits = shards.split("train"), shards.split("validation")
         record_fitness(run, judge(model, splits, spec, config, result))
         rows = _class_rows(model, spec, shards, config)
-        _write(model, spec, result, key, rows)
+        cost = training_cost(result.history, choose_device(config.device))
+        _write(model, spec, result, key, rows, cost)
         _record(run, result, rows)
 
 
@@ -123,7 +128,12 @@ def _class_rows(
 
 
 def _write(
-    model: Classifier, spec: ModelSpec, result: FitResult, key: str, rows: list[ClassRow]
+    model: Classifier,
+    spec: ModelSpec,
+    result: FitResult,
+    key: str,
+    rows: list[ClassRow],
+    cost: dict[str, Any],
 ) -> None:
     def fill(directory: Path) -> None:
         save_model(directory, model, spec)
@@ -131,6 +141,7 @@ def _write(
 
     write_directory(MODEL, fill)
     write_json(METRICS, _summary(model, result) | summary(rows))
+    write_json(COST, cost)
     write_class_report(CLASSES, rows)
     with atomic_write(CURVES, "w") as stream:
         table = csv.writer(stream, lineterminator="\n")

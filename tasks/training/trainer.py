@@ -23,6 +23,7 @@ from tasks.training.checkpoint import (
     random_state,
     restore_random_state,
 )
+from tasks.training.energy import Meter
 from tasks.training.epoch_batches import EpochBatches, Step
 from tasks.training.finetuning import start_training
 from tasks.training.health import (
@@ -80,6 +81,7 @@ class Trainer:
         self.best_weights: dict[str, Tensor] = {}
         self.step_backs: list[str] = []
         self.epoch, self.interval = Tally.empty(self.device), Tally.empty(self.device)
+        self.meter = Meter(self.device)
         self._random: State | None = None  # where a run that was cut off in an epoch was
         self._good: State | None = None  # the learner as the epoch began
 
@@ -140,6 +142,7 @@ class Trainer:
 
     def _one_epoch(self) -> Epoch:
         number, started = len(self.history) + 1, time.perf_counter()
+        self.meter = Meter(self.device)
         for batches, images in self.order(number):
             self.step(batches, images)
             if self._due():
@@ -150,9 +153,11 @@ class Trainer:
         rate, memory = self.epoch.images_per_second(), peak_memory_mb(self.device)
         loss, accuracy = self._validate()
         self.watch.check_epoch(number, loss)
-        epoch = Epoch(number, train_loss, loss, accuracy, self.learner.lr, norm, rate, memory)
+        took = time.perf_counter() - started, self.meter.joules
+        measured = rate, memory, *took
+        epoch = Epoch(number, train_loss, loss, accuracy, self.learner.lr, norm, *measured)
         self._end(epoch)
-        report(epoch, self.config.epochs, time.perf_counter() - started)
+        report(epoch, self.config.epochs)
         return epoch
 
     def order(self, number: int) -> Iterator[tuple[Step, Iterator[Tensor]]]:
@@ -183,6 +188,7 @@ class Trainer:
         self.watch.see(where, loss / count, norm, lr, batches)
         if self.on_images:
             self.on_images(count)
+        self.meter.read()
         step = len(self.history) * self.batches.steps + self.epoch.steps
         if step % self.config.log_steps == 0:
             self.watch.check_scale(where, self.learner.precision.scaler.get_scale())

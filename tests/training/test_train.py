@@ -80,6 +80,9 @@ def test_training_takes_the_best_values_and_writes_its_outputs(
     metrics = json.loads(Path("data/metrics/train.json").read_text())
     best = rows[metrics["best_epoch"] - 1]
     assert float(best["validation_accuracy"]) == metrics["validation_accuracy"]
+    cost = json.loads(Path("data/metrics/train_cost.json").read_text())
+    assert cost["seconds"] > 0
+    assert cost["device"] == "cpu"
 
 
 def test_training_shows_what_it_sees_before_it_starts_and_each_class_after_it(
