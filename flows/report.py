@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.bundle import BUILT, named_bundle
-from tasks.bundle import CARD, REPORT, Bundle
+from tasks.bundle import CARD, REPORT, Bundle, open_bundle
 from tasks.params import Settings
 from tasks.registry.comparison import page_of
 
@@ -36,7 +36,7 @@ class Found:
 
 def find(name: str | None, settings: Settings) -> Found:
     """The report of a named bundle, data/bundle when there is no name; raises BundleError."""
-    bundle = named_bundle(name or str(BUILT), settings)
+    bundle = named_bundle(name, settings) if name else open_bundle(BUILT, settings)
     pages = page_of(bundle, settings).glob("*.html")
     report = (bundle.path / REPORT).resolve()
     return Found(bundle, report, tuple(sorted(path.resolve() for path in pages)))

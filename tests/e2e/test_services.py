@@ -25,7 +25,8 @@ def test_the_train_flow_runs_to_completion_in_prefect(services: Any) -> None:
     said = [line["message"] for line in services.prefect("logs", {})]
     assert "every stage is up to date" in said or "Running stage 'evaluate':" in said
     names = {artifact["key"] for artifact in services.prefect("artifacts", {})}
-    assert {"metrics", "gate", "candidates", "confusion-matrix", "pareto", "report"} <= names
+    assert {"metrics", "gate", "candidates", "confusion-matrix", "pareto"} <= names
+    assert {"report", "model-card"} <= names
     assert {"cleaning-report", "cleaning-flags"} <= names
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from frozen_shards import write_frozen
 from mlflow import MlflowClient
 
 from tasks.bundle import INFO, METRICS, REFERENCE, Bundle, open_bundle, write_bundle
-from tasks.data.shards import write_index
 from tasks.errors import BundleError
 from tasks.params import Settings, load_params
 from tasks.registry.comparison import FOLDER, against_champion, compare_bundles, write_page
@@ -28,20 +28,7 @@ def root(
     tmp_path: Path, digit_images: np.ndarray, digit_labels: np.ndarray, digits_bundle: Bundle
 ) -> Path:
     """A folder whose frozen test images are those that the bundles were not trained on."""
-    shards = tmp_path / "root/data/shards"
-    shards.mkdir(parents=True)
-    images, labels = digit_images[HELD_OUT], digit_labels[HELD_OUT].astype(np.int64)
-    for name in ("train", "validation", "test"):
-        np.save(shards / f"{name}_images.npy", images)
-        np.save(shards / f"{name}_labels.npy", labels)
-        np.save(shards / f"{name}_statistics.npy", np.zeros((len(labels), 5), np.float32))
-        np.save(
-            shards / f"{name}_hashes.npy",
-            np.array([f"{i:032d}" for i in range(len(labels))], "S32"),
-        )
-        paths = [f"digits/{label}/{i:04d}.png" for i, label in enumerate(labels)]
-        (shards / f"{name}_paths.json").write_text(json.dumps(paths))
-    write_index(shards, digits_bundle.info.classes, digits_bundle.info.input)
+    write_frozen(tmp_path / "root", digits_bundle, digit_images[HELD_OUT], digit_labels[HELD_OUT])
     return tmp_path / "root"
 
 
