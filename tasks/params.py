@@ -5,7 +5,7 @@ value raises ParamsError before any work, names the key and suggests the nearest
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from pydantic import AliasChoices, BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.errors import ParamsError
-from tasks.schema import Params
+from tasks.schema import ATTRIBUTES, Params
 
 PARAMS_FILE = Path("conf/params.yaml")
+_WITH_METADATA = ("table", "coco", "voc")
 
 
 class Settings(BaseSettings):
@@ -83,7 +84,24 @@ def check_params(values: Mapping[str, Any], source: str = str(PARAMS_FILE)) -> P
         lines = [_explain(dict(item)) for item in error.errors()]
         raise ParamsError(f"{source}: " + "\n  ".join(lines)) from None
     _check_space(params, source)
+    if not any(one.layout in _WITH_METADATA for one in params.ingest.sources.values()):
+        check_groups(params.evaluate.slices.groups, ATTRIBUTES, source)
     return params
+
+
+def check_groups(
+    groups: Iterable[str], known: Iterable[str], source: str = str(PARAMS_FILE)
+) -> None:
+    """Raises ParamsError for a name in evaluate.slices.groups that is no attribute of the data."""
+    names = list(known)
+    for group in groups:
+        if group not in names:
+            near = difflib.get_close_matches(group, names, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+            raise ParamsError(
+                f"{source}: evaluate.slices.groups: {group!r} is no attribute of these images; "
+                f"{hint}there are {', '.join(names)}"
+            )
 
 
 def read_yaml(

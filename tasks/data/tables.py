@@ -31,14 +31,14 @@ def read_manifest(sources: Iterable[str]) -> "pd.DataFrame":
     return pd.concat(tables).sort_values("path", ignore_index=True)
 
 
-def read_table(path: Path, made_by: str) -> "pd.DataFrame":
-    """A table as a data frame; raises DataError naming the stage that makes it."""
+def read_table(path: Path, made_by: str, columns: list[str] | None = None) -> "pd.DataFrame":
+    """A table, or some columns of it; raises DataError naming the stage that makes it."""
     import pandas as pd
     import pyarrow as pa
 
     way_out = f"run `dvc repro {made_by}`"
     try:
-        return pd.read_parquet(path)
+        return pd.read_parquet(path, columns=columns)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; {way_out}") from None
     except (pa.ArrowInvalid, OSError) as error:

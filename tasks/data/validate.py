@@ -11,13 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.data.attributes import attributes
 from tasks.data.tables import CLEANED, read_manifest, read_table
 from tasks.data.validation.expectations import FOLDER, check_columns, load_entries
 from tasks.data.validation.outcomes import Outcome
 from tasks.data.validation.suites import build, run
 from tasks.errors import ValidationFailed
 from tasks.files import remove_leftovers, write_directory, write_json
-from tasks.params import load_params
+from tasks.params import check_groups, load_params
 from tasks.schema import Params
 from tasks.step import run_step
 
@@ -107,6 +108,8 @@ def main() -> None:
     remove_leftovers(TARGET)
     params = load_params()
     manifest, cleaned = read_manifest(params.ingest.sources), read_table(CLEANED, "clean")
+    if params.evaluate.slices.groups:  # better now than after the training
+        check_groups(params.evaluate.slices.groups, attributes(cleaned).columns)
     validate({"manifest": manifest, "cleaned": cleaned}, params, TARGET)
 
 

@@ -1,4 +1,4 @@
-"""Every answer that the figures come from, as Parquet files of the training run."""
+"""What the figures come from, every answer and every slice, as files of the training run."""
 
 from pathlib import Path
 
@@ -7,15 +7,19 @@ import numpy as np
 from tasks.evaluation.corruptions.names import ALL, SEVERITIES
 from tasks.evaluation.evidence import Evidence
 from tasks.evaluation.robustness import Corrupted
+from tasks.evaluation.slices_table import write_slices
 
 
 def write_answers(folder: Path, evidence: Evidence) -> list[Path]:
-    """Write predictions.parquet, and a file for each part that has answers; gives their paths."""
+    """Write predictions.parquet, and a file for each part that has one; gives their paths."""
     written = [folder / "predictions.parquet"]
     write_predictions(written[0], evidence)
     if evidence.parts.robustness:
         written.append(folder / "corrupted.parquet")
         write_corrupted(written[-1], evidence, evidence.parts.robustness.found)
+    if evidence.parts.slices:
+        written.append(folder / "slices.csv")
+        write_slices(written[-1], evidence.parts.slices)
     return written
 
 

@@ -5,13 +5,23 @@ Takes what the core of the evidence has measured, gives a `Parts`: each part is 
 """
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tasks.data.attributes import read_attributes
 from tasks.data.shards import Shards
 from tasks.evaluation.candidates import Candidates
+from tasks.evaluation.factors import factor_of, factors_of
+from tasks.evaluation.groups import compare_all
 from tasks.evaluation.robustness import measure_robustness
 from tasks.evaluation.robustness_table import RobustnessFigures, robustness_figures
+from tasks.evaluation.slices import search
+from tasks.evaluation.slices_table import SlicesFigures, slices_figures
+from tasks.metrics.classification import Ints
+from tasks.params import check_groups
 from tasks.schema import Evaluate
+
+if TYPE_CHECKING:
+    from tasks.evaluation.evidence import Measured
 
 
 @dataclass(frozen=True)
@@ -19,6 +29,7 @@ class Parts:
     """What was found; None where a part is turned off."""
 
     robustness: RobustnessFigures | None
+    slices: SlicesFigures | None
 
     def as_metrics(self) -> dict[str, Any]:
         """For data/metrics/evaluate.json: a key a part, null where it is turned off."""
@@ -27,14 +38,38 @@ class Parts:
 
     def headlines(self) -> dict[str, float]:
         """The figures that the training run is compared by, by their names there."""
-        if self.robustness is None:
-            return {}
-        return {"test_mean_corruption_error": self.robustness.error[0]}
+        found = {}
+        if self.robustness is not None:
+            found["test_mean_corruption_error"] = self.robustness.error[0]
+        return found | (self.slices.headlines() if self.slices else {})
 
 
-def measure_parts(shards: Shards, candidates: Candidates, params: Evaluate) -> Parts:
+def measure_parts(
+    shards: Shards, candidates: Candidates, params: Evaluate, deployed: "Measured"
+) -> Parts:
     """Measure every part that is turned on, on the frozen test split."""
-    return Parts(robustness=_robustness(shards, candidates, params))
+    return Parts(
+        slices=_slices(shards, deployed.predicted, params),
+        robustness=_robustness(shards, candidates, params),
+    )
+
+
+def _slices(shards: Shards, predicted: Ints, params: Evaluate) -> SlicesFigures | None:
+    if not params.slices.enabled:
+        return None
+    test, config = shards.split("test"), params.slices
+    table = read_attributes(test.paths)
+    check_groups(config.groups, table.columns)
+    factors = factors_of(table, config.min_images)
+    searched = search(
+        *(predicted != test.labels, factors, config.min_images, config.depth),
+        *(params.confidence, params.seed),
+    )
+    groups = [factor_of(name, table[name], config.min_images) for name in config.groups]
+    answers = (test.labels, predicted, shards.classes)
+    settings = (params.confidence, params.resamples, params.seed)
+    compared = compare_all(groups, *answers, *settings)
+    return slices_figures(searched, compared, shards, predicted, params)
 
 
 def _robustness(

@@ -39,6 +39,7 @@ SECTIONS = {
     "robustness": "Robustness",
     "calibration": "Calibration",
     "answers": "Abstention",
+    "slices": "Slices",
     "mistakes": "Mistakes",
     "candidates": "Candidates",
     "data": "Data",

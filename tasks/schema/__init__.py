@@ -21,6 +21,7 @@ from tasks.schema.data import (
     ZScore,
 )
 from tasks.schema.production import (
+    ATTRIBUTES,
     Abstention,
     Budget,
     Card,
@@ -29,6 +30,7 @@ from tasks.schema.production import (
     Gate,
     Robustness,
     Serve,
+    Slices,
 )
 from tasks.schema.quantization import Quantize, RangeMethod, Storage
 from tasks.schema.section import Section, Share
@@ -44,6 +46,7 @@ from tasks.schema.training import (
 )
 
 __all__ = [
+    "ATTRIBUTES",
     "PRESETS",
     "Abstention",
     "Activation",
@@ -83,6 +86,7 @@ __all__ = [
     "Section",
     "Serve",
     "Share",
+    "Slices",
     "Source",
     "Split",
     "Storage",

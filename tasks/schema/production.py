@@ -26,6 +26,23 @@ class Robustness(Section):
     images: int = Field(ge=1, description="of the test split, at most")
 
 
+ATTRIBUTES = (
+    *("class", "source", "group", "mode", "width", "height", "megapixels", "aspect_ratio"),
+    *("brightness", "contrast", "sharpness", "saturation"),
+)
+
+
+class Slices(Section):
+    """Parts of the test images on which the model does worse."""
+
+    enabled: bool = Field(description="whether they are searched at all")
+    min_images: int = Field(ge=10, description="of a slice; smaller ones are not looked at")
+    depth: int = Field(ge=1, le=2, description="attributes that make a slice, at most")
+    groups: list[str] = Field(
+        description="attributes or metadata columns whose values are compared with each other"
+    )
+
+
 class Abstention(Section):
     """When the model leaves an image to a person; at most one of the two is set."""
 
@@ -70,6 +87,7 @@ class Evaluate(Section):
         gt=0.5, lt=1, description="how often prediction sets hold the true class"
     )
     robustness: Robustness
+    slices: Slices
     seed: int = Field(ge=0, description="of the bootstrap and of the corruptions")
 
 

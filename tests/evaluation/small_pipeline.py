@@ -10,8 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tasks.bundle import InputContract
 from tasks.data.shards import write_index
+from tasks.data.tables import write_table
 from tasks.files import write_json
-from tasks.pixels import statistics
+from tasks.pixels import STATISTICS, statistics
 
 SIZE = 16
 
@@ -81,10 +82,30 @@ def write_shards(
         np.save(path / f"{name}_hashes.npy", np.array(hashes, "S32"))
         paths = [f"{label}/{name}-{i:04d}.png" for i, label in enumerate(labels)]
         (path / f"{name}_paths.json").write_text(json.dumps(paths))
+    write_cleaned(path.parent / "cleaned.parquet", splits, classes)
     (path / "shards.json").unlink(missing_ok=True)
     values = {"size": images.shape[1], "resize": "stretch", "max_pixels": 50_000_000}
     contract = InputContract.model_validate(values | contract_values)
     write_index(path, classes or tuple("0123456789"), contract)
+
+
+def write_cleaned(
+    file: Path, splits: dict[str, tuple[np.ndarray, np.ndarray]], classes: tuple[str, ...] = ()
+) -> None:
+    """The rows of the cleaned manifest that shards come from, in the form of the `clean` step."""
+    import pandas as pd
+
+    rows = [
+        {
+            "path": f"{label}/{name}-{i:04d}.png", "source": "digits",
+            "label": classes[label] if classes else str(label), "given_group": None,
+            "mode": "RGB", "width": image.shape[1], "height": image.shape[0], "metadata": None,
+            **dict(zip(STATISTICS, statistics(image).tolist(), strict=True)),
+        }
+        for name, (images, labels) in splits.items()
+        for i, (image, label) in enumerate(zip(images, labels, strict=True))
+    ]  # fmt: skip
+    write_table(file, pd.DataFrame(rows))
 
 
 def write_candidates(path: Path, networks: dict[str, Network], chosen: str = "int8") -> None:
