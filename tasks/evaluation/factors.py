@@ -1,7 +1,8 @@
 """Attributes of images as a few values each: what slices are made of.
 
 Takes a column an attribute (`tasks.data.attributes`), gives `Factor`s. Numbers of many different
-values are cut into quantiles; of other values those that enough images have stay.
+values are cut into fifths, and into their lower and upper two; of other values those that enough
+images have stay.
 """
 
 from dataclasses import dataclass
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.metrics.classification import Floats, Ints
+from tasks.metrics.classification import Bools, Floats, Ints
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _BINS = 5  # of numbers, at most
+_WIDE = (0.4, 0.6)
 _FEW = 20  # different numbers up to which each is a value of its own
 
 
@@ -38,36 +40,57 @@ def factors_of(table: "pd.DataFrame", smallest: int) -> list[Factor]:
     """
     found, seen = [], set()
     for name in table.columns:
-        factor = factor_of(str(name), table[name], smallest)
-        parts = np.unique(factor.codes, return_index=True, return_inverse=True)
-        alike = np.argsort(np.argsort(parts[1]))[parts[2]].tobytes()  # numbered as they appear
-        if factor.conditions and len(parts[0]) > 1 and alike not in seen:
-            seen.add(alike)
-            found.append(factor)
+        for factor in (
+            factor_of(str(name), table[name], smallest),
+            _wider(str(name), table[name], smallest),
+        ):
+            parts = np.unique(factor.codes, return_index=True, return_inverse=True)
+            alike = np.argsort(np.argsort(parts[1]))[parts[2]].tobytes()  # numbered as they appear
+            if factor.conditions and len(parts[0]) > 1 and alike not in seen:
+                seen.add(alike)
+                found.append(factor)
     return found
 
 
 def factor_of(name: str, column: "pd.Series", smallest: int) -> Factor:
     """An attribute's values in at least `smallest` images; "missing" is one."""
+    missing, numbers = column.isna().to_numpy(), _numbers(column)
+    if numbers is not None and len(np.unique(numbers[~missing])) > _FEW:
+        bins = max(2, min(_BINS, int((~missing).sum()) // smallest))
+        conditions, codes = _cut(name, numbers, ~missing, np.arange(1, bins) / bins)
+    else:
+        conditions, codes = _values(name, column, numbers)
+    codes[missing] = len(conditions)
+    return _frequent(Factor(name, [*conditions, f"{name} is missing"], codes), smallest)
+
+
+def _wider(name: str, column: "pd.Series", smallest: int) -> Factor:
+    """The lower and the upper two fifths of a number of many values; else without a value."""
+    missing, numbers = column.isna().to_numpy(), _numbers(column)
+    nothing = Factor(name, [], np.zeros(len(column), np.int64))
+    if numbers is None or int((~missing).sum()) < _BINS * smallest:
+        return nothing
+    if len(np.unique(numbers[~missing])) <= _FEW:
+        return nothing
+    conditions, codes = _cut(name, numbers, ~missing, np.array(_WIDE))
+    ends = np.full(len(conditions) + 1, 2)  # what lies between is a fifth of its own
+    ends[[0, len(conditions) - 1]] = 0, 1
+    codes[missing] = len(conditions)
+    return _frequent(Factor(name, [conditions[0], conditions[-1]], ends[codes]), smallest)
+
+
+def _numbers(column: "pd.Series") -> Floats | None:
+    """The column as numbers, NaN where it is missing; None when it holds anything else."""
     import pandas as pd
 
     missing = column.isna().to_numpy()
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
     numeric = bool(np.isfinite(numbers[~missing]).all()) and not missing.all()
-    if numeric and len(np.unique(numbers[~missing])) > _FEW:
-        conditions, codes = _quantiles(name, numbers, ~missing, smallest)
-    else:
-        conditions, codes = _values(name, column, numbers if numeric else None)
-    codes[missing] = len(conditions)
-    return _frequent(Factor(name, [*conditions, f"{name} is missing"], codes), smallest)
+    return numbers if numeric else None
 
 
-def _quantiles(
-    name: str, numbers: Floats, known: "np.ndarray", smallest: int
-) -> tuple[list[str], Ints]:
-    """Bins of as many images each, as far as equal numbers allow."""
-    bins = max(2, min(_BINS, int(known.sum()) // smallest))
-    shares = np.arange(1, bins) / bins
+def _cut(name: str, numbers: Floats, known: Bools, shares: Floats) -> tuple[list[str], Ints]:
+    """Bins between these quantiles, as far as equal numbers allow; two at least."""
     edges = np.unique(np.quantile(numbers[known], shares, method="inverted_cdf"))
     values = np.unique(numbers[known])
     edges = edges[edges < values[-1]] if edges[0] < values[-1] else values[-2:-1]
@@ -99,13 +122,14 @@ def _values(name: str, column: "pd.Series", numbers: Floats | None) -> tuple[lis
 
 
 def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def _frequent(factor: Factor, smallest: int) -> Factor:
     """Without the values of fewer than `smallest` images."""
-    images = np.bincount(factor.codes, minlength=len(factor.conditions))
+    size = len(factor.conditions)
+    images = np.bincount(factor.codes, minlength=size + 1)[:size]
     kept = np.flatnonzero(images >= smallest)
-    place = np.full(len(images), len(kept))
+    place = np.full(size + 1, len(kept))
     place[kept] = np.arange(len(kept))
     return Factor(factor.name, [factor.conditions[k] for k in kept], place[factor.codes])

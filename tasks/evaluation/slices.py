@@ -161,6 +161,8 @@ def _pairs(factors: list[Factor], smallest: int, seen: _Mistakes) -> Iterator[_C
     whole = np.array(seen.images), np.array(len(seen.rows))
     halves = [_counts(factor.codes, len(factor.conditions) + 1, seen) for factor in factors]
     for f, g in combinations(range(len(factors)), 2):
+        if factors[f].name == factors[g].name:
+            continue
         shape = len(halves[f][0]), len(halves[g][0])
         cells = factors[f].codes * shape[1] + factors[g].codes
         images = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)

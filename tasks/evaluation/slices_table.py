@@ -79,7 +79,7 @@ class SlicesFigures:
     @property
     def attributes(self) -> list[str]:
         """Those that slices were made of."""
-        return [factor.name for factor in self.searched.factors]
+        return list(dict.fromkeys(factor.name for factor in self.searched.factors))
 
     @property
     def shown(self) -> list[tuple[SliceRow, list[SlicePicture]]]:
