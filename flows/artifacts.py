@@ -126,12 +126,12 @@ def _gate(result: LoopResult) -> str:
     lines = [f"**Version {outcome.version}: {verdict}** — {'; '.join(outcome.reasons)}", ""]
     if outcome.decision is not None and outcome.decision.rules:
         lines += [
-            "| rule | observed | limit | verdict | reason |",
-            "| --- | --- | --- | --- | --- |",
+            "| rule | observed | limit | verdict | effect | reason |",
+            "| --- | --- | --- | --- | --- | --- |",
         ]
         lines += [
             f"| {rule.name} | {_number(rule.observed)} | {_number(rule.limit)} "
-            f"| {rule.verdict} | {rule.reason} |"
+            f"| {rule.verdict} | {rule.effect} | {rule.reason} |"
             for rule in outcome.decision.rules
         ]
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from flows.cli_data import data
 from flows.cli_edge import edge
 from flows.cli_evidence import evidence
+from flows.cli_gate import gate
 from flows.cli_training import training
 from flows.terminal import Json, console, enter_repository
 from tasks.errors import VisionloopError
@@ -43,6 +44,7 @@ app.add_typer(data, name="data")
 app.add_typer(training, name="training")
 app.add_typer(edge)
 app.add_typer(evidence)
+app.add_typer(gate)
 
 
 def _version(asked: bool) -> None:

@@ -36,7 +36,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a bundle as a folder that a device runs, or convert it for another runtime."""
-    named, out, given = _absolute(bundle), _absolute(output), _absolute(images)
+    named, out, given = absolute(bundle), absolute(output), absolute(images)
     enter_repository(logs=True)
     from flows.export import export as write
     from flows.export import show
@@ -71,7 +71,7 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Say where a model's time goes, by operator, and how near to this machine's best it is."""
-    named, table = _absolute(bundle), _absolute(csv)
+    named, table = absolute(bundle), absolute(csv)
     enter_repository()
     from flows.profile import measure, show, write_csv
 
@@ -85,11 +85,11 @@ def profile(
 
 
 @overload
-def _absolute(path: Path) -> Path: ...
+def absolute(path: Path) -> Path: ...
 @overload
-def _absolute(path: None) -> None: ...
+def absolute(path: None) -> None: ...
 @overload
-def _absolute(path: Path | None) -> Path | None: ...
-def _absolute(path: Path | None) -> Path | None:
+def absolute(path: Path | None) -> Path | None: ...
+def absolute(path: Path | None) -> Path | None:
     """As it was meant, before the repository's root becomes the current directory."""
     return None if path is None else Path(os.path.abspath(path.expanduser()))

@@ -15,8 +15,8 @@ from tasks.bundle import Bundle, open_bundle
 from tasks.params import Settings, load_params, load_settings
 from tasks.pipeline import changed_stages, exclusive, repro
 from tasks.registry.comparison import against_champion
-from tasks.registry.frozen import frozen_images
-from tasks.registry.gate import Decision, decide
+from tasks.registry.decision import Decision
+from tasks.registry.judge import judge
 from tasks.registry.promote import promote
 from tasks.registry.register import Registered, register
 from tasks.registry.server import temporary_server
@@ -100,7 +100,7 @@ def release(bundle: Bundle, workspace: Workspace, settings: Settings, call: Call
         return Outcome.unchanged(in_production.version)
     with temporary_server(settings) as reachable:
         registered = call("register", register, bundle, reachable)
-        decision = call("gate", judge, bundle, workspace, reachable)
+        decision = call("gate", gate, bundle, workspace, reachable)
         page = call("compare", compare, bundle, registered, workspace, reachable)
         promotion = call("promote", promote, registered.version, decision, reachable)
     return Outcome.of(registered, promotion, page)
@@ -113,8 +113,7 @@ def compare(
     return against_champion(bundle, registered, workspace.params, workspace.root, settings)
 
 
-def judge(bundle: Bundle, workspace: Workspace, settings: Settings) -> Decision:
+def gate(bundle: Bundle, workspace: Workspace, settings: Settings) -> Decision:
     """The gate's decision on the bundle, against the champion of this moment."""
-    test = frozen_images(workspace.params, workspace.root)
-    params = workspace.params
-    return decide(bundle, champion_bundle(settings), test, params.gate, params.budget)
+    champion = champion_bundle(settings)
+    return judge(bundle, champion, workspace.params, settings, workspace.root)

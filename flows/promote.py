@@ -3,8 +3,8 @@
 import getpass
 
 from tasks.params import load_params, load_settings
-from tasks.registry.frozen import frozen_images
-from tasks.registry.gate import by_hand, decide
+from tasks.registry.decision import by_hand
+from tasks.registry.judge import judge
 from tasks.registry.promote import Promotion, promote, rollback
 from tasks.registry.server import temporary_server
 from tasks.registry.versions import champion_bundle, fetch
@@ -22,8 +22,7 @@ def promote_version(version: int, force: bool, reason: str) -> Promotion:
         if force:
             decision = by_hand(challenger, champion, getpass.getuser(), reason)
         else:
-            test = frozen_images(params)
-            decision = decide(challenger, champion, test, params.gate, params.budget)
+            decision = judge(challenger, champion, params, settings)
         return promote(version, decision, settings)
 
 

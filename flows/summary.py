@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from tasks.bundle import Bundle, Measurements
-from tasks.registry.gate import Decision
+from tasks.registry.decision import Decision
 from tasks.registry.promote import Promotion
 from tasks.registry.register import Registered
 from tasks.workspace import Workspace

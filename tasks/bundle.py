@@ -3,8 +3,8 @@
 model.onnx      in: "images" uint8 N×S×S×3; out: "probabilities" float32 N×C (calibrated),
                 "embedding" float32 N×D
 bundle.json     `BundleInfo`: classes, input contract, runtime, measurements, lineage
-reference.npz   probabilities, embedding, statistics, labels of held-out images: what drift
-                is measured against
+reference.npz   probabilities, embedding, statistics, labels, pixel hashes of held-out images:
+                what drift is measured against
 metrics.json    every figure of the report (bundles from before there was one lack it)
 report.html, MODEL_CARD.md, SHA256SUMS, SHA256SUMS.sig
 """

@@ -47,6 +47,21 @@ def write_json(path: Path | str, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def append_line(path: Path | str, line: str) -> None:
+    """Add a line to a file and make it durable; one that a crash tore is ended first.
+
+    The caller holds a lock, so that there is one writer; a reader leaves out torn lines.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+") as stream:
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - 1))
+        torn = stream.read(1) not in (b"", b"\n")
+        stream.write((b"\n" if torn else b"") + line.encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
 def write_directory(path: Path | str, fill: Callable[[Path], None]) -> None:
     """Build a directory with `fill(temporary)`, then rename it to `path`.
 

@@ -1,11 +1,17 @@
 """Ed25519 signatures over a directory: SHA256SUMS (the format of `sha256sum`) and its signature.
 
-Anyone can check a signed directory without Visionloop: `sha256sum -c SHA256SUMS`.
+Anyone can check a signed directory without Visionloop: `sha256sum -c SHA256SUMS`. What is said of
+the directory later is a document beside it, signed by itself: one file, so that it is whole or
+not there, and naming the directory's digest, so that it cannot be moved to another.
 """
 
+import base64
+import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
@@ -17,6 +23,7 @@ from tasks.params import Settings
 
 SUMS = "SHA256SUMS"
 SIGNATURE = "SHA256SUMS.sig"
+GATE = "gate.json"  # the one document that may come later: the gate's decision
 
 
 def sign_directory(directory: Path, settings: Settings) -> str:
@@ -32,7 +39,8 @@ def sign_directory(directory: Path, settings: Settings) -> str:
 def verify_directory(directory: Path, settings: Settings) -> str:
     """Check signature, checksums and that no file was added; returns the SHA-256 of SHA256SUMS.
 
-    Raises BundleError naming the first file that is missing, altered or unknown.
+    Raises BundleError naming the first file that is missing, altered or unknown; a document of
+    another signer, or about another directory, is one.
     """
     sums = _read(directory / SUMS)
     try:
@@ -49,7 +57,54 @@ def verify_directory(directory: Path, settings: Settings) -> str:
             raise BundleError(f"{path} does not match {SUMS}: it was altered or added")
     if expected:
         raise BundleError(f"{directory} lacks {', '.join(sorted(expected))}, listed in {SUMS}")
-    return sha256(directory / SUMS)
+    digest = sha256(directory / SUMS)
+    if (directory / GATE).exists():
+        read_document(directory / GATE, digest, settings)
+    return digest
+
+
+def signed_document(content: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """A document about the directory of digest `content["bundle"]`, with its signature.
+
+    Raises BundleError when this machine's key is not the one that is trusted: nobody would
+    believe the document.
+    """
+    public = _public_key(settings)  # first, so that no key is made where another one is trusted
+    path = settings.signing_key or settings.home / "keys" / "signing.pem"
+    if settings.trusted_key is not None and not path.exists():
+        raise BundleError(f"there is no key {path} to sign with; set VISIONLOOP_SIGNING_KEY")
+    key = _private_key(settings)
+    if key.public_key() != public:
+        raise BundleError(
+            f"{path} is not the key that {settings.trusted_key} trusts; set "
+            "VISIONLOOP_SIGNING_KEY to the signer's own"
+        )
+    signature = base64.b64encode(key.sign(_canonical(content))).decode("ascii")
+    return {"content": dict(content), "signature": signature}
+
+
+def read_document(path: Path, digest: str, settings: Settings) -> dict[str, Any]:
+    """The content of a document about the directory of this digest; raises BundleError."""
+    text = _read(path)
+    try:
+        document = json.loads(text)
+        content: dict[str, Any] = dict(document["content"])
+        signature = base64.b64decode(document["signature"], validate=True)
+        _public_key(settings).verify(signature, _canonical(content))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise BundleError(f"{path} is damaged: it is no signed document") from None
+    except InvalidSignature:
+        raise BundleError(
+            f"{path} was altered: its signature does not match the trusted key"
+        ) from None
+    if content.get("bundle") != digest:
+        raise BundleError(f"{path} is about another bundle than the one it lies in")
+    return content
+
+
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    """What is signed: JSON with sorted keys and no spaces, as Python writes it."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _signed_files(directory: Path) -> list[Path]:
@@ -57,7 +112,7 @@ def _signed_files(directory: Path) -> list[Path]:
     for path in entries:
         if path.is_symlink() or not path.is_file():
             raise BundleError(f"{path} is not a plain file; a bundle holds plain files only")
-    return [path for path in entries if path.name not in (SUMS, SIGNATURE)]
+    return [path for path in entries if path.name not in (SUMS, SIGNATURE, GATE)]
 
 
 def _read(path: Path) -> bytes:

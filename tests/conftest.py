@@ -1,6 +1,7 @@
 """Fixtures that several parts share: a state directory, a real bundle, real images."""
 
 import copy
+import hashlib
 import io
 import json
 import os
@@ -92,10 +93,16 @@ def png() -> Callable[[np.ndarray], bytes]:
 def make_bundle(
     settings: Settings, digit_images: np.ndarray, digit_labels: np.ndarray, tmp_path: Path
 ) -> Callable[..., Bundle]:
-    """Writes a signed bundle of a logistic regression on digits; `regularisation` varies it."""
+    """Writes a signed bundle of a logistic regression on digits; `regularisation` varies it.
+
+    `more` are figures of its metrics.json.
+    """
 
     def make(
-        regularisation: float = 0.1, name: str = "bundle", runtime: RuntimeName = "onnxruntime"
+        regularisation: float = 0.1,
+        name: str = "bundle",
+        runtime: RuntimeName = "onnxruntime",
+        more: dict | None = None,
     ) -> Bundle:
         from sklearn.linear_model import LogisticRegression
 
@@ -112,12 +119,17 @@ def make_bundle(
                 embedding=_flat(digit_images[HELD_OUT:]).astype("f4"),
                 statistics=np.stack([statistics(image) for image in digit_images[HELD_OUT:]]),
                 labels=digit_labels[HELD_OUT:],
+                hashes=pixel_hashes(digit_images[HELD_OUT:]),
                 statistic_names=np.array(STATISTICS),
             )
             (directory / REPORT).write_text("<!doctype html><title>Report</title>")
             (directory / CARD).write_text("# Digits by logistic regression\n")
-            figures = {"deployed": {"accuracy": {"value": float(accuracy)}}}
-            (directory / METRICS).write_text(json.dumps(figures))
+            figures = {
+                "test_images": len(digit_images) - HELD_OUT,
+                "deployed": {"accuracy": {"value": float(accuracy)}, "calibration_error": 0.02},
+                "memory_bytes": 60_000_000,
+            }
+            (directory / METRICS).write_text(json.dumps(figures | (more or {})))
 
         write_bundle(path, _info(float(accuracy), runtime), settings, fill)
         return open_bundle(path, settings)
@@ -181,6 +193,13 @@ def postgres_url(postgres_server: str) -> str:
         connection.execute(sa.text(f"CREATE DATABASE {name}"))
     engine.dispose()
     return f"{postgres_server}/{name}"
+
+
+def pixel_hashes(images: np.ndarray) -> np.ndarray:
+    """What names each image, as in the shards: S32 [N]."""
+    return np.array(
+        [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images], "S32"
+    )
 
 
 def _flat(images: np.ndarray) -> np.ndarray:

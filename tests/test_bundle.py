@@ -48,7 +48,7 @@ def test_a_file_becomes_the_input_that_the_contract_says(digits_bundle, digit_im
 def test_the_reference_is_complete(digits_bundle):
     reference = digits_bundle.reference()
     assert set(reference) == {
-        "probabilities", "embedding", "statistics", "labels", "statistic_names",
+        "probabilities", "embedding", "statistics", "labels", "hashes", "statistic_names",
     }  # fmt: skip
     assert tuple(reference["statistic_names"]) == STATISTICS
     assert len({len(reference[name]) for name in reference if name != "statistic_names"}) == 1

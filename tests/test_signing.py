@@ -1,5 +1,6 @@
 """A signed directory: any change is noticed and named, and others can check it without us."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tasks.errors import BundleError
 from tasks.params import Settings
-from tasks.signing import SIGNATURE, SUMS, sign_directory, verify_directory
+from tasks.signing import (
+    GATE,
+    SIGNATURE,
+    SUMS,
+    read_document,
+    sign_directory,
+    signed_document,
+    verify_directory,
+)
 
 
 @pytest.fixture
@@ -162,3 +171,57 @@ def test_processes_that_start_together_share_one_key(tmp_path):
         process.stdin.flush()
     assert [process.wait() for process in processes] == [0] * 4
     assert len({verify_directory(d, Settings(home=tmp_path / "home")) for d in directories}) == 1
+
+
+# A document that came later: gate.json.
+
+
+def attach(directory, settings, **changes):
+    content = {"bundle": verify_directory(directory, settings), "outcome": "promote"} | changes
+    (directory / GATE).write_text(json.dumps(signed_document(content, settings)))
+    return content
+
+
+def test_a_document_leaves_the_directory_what_it_was(signed, settings):
+    digest = verify_directory(signed, settings)
+    content = attach(signed, settings)
+    assert verify_directory(signed, settings) == digest
+    assert read_document(signed / GATE, digest, settings) == content
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace("promote", "block"), r"gate\.json was altered"),
+        (lambda text: text.replace('"signature": "', '"signature": "AAAA'), r"gate\.json was alt"),
+        (lambda text: text[: len(text) // 2], r"gate\.json is damaged"),
+        (lambda text: "", r"gate\.json is damaged"),
+        (lambda text: "[]", r"gate\.json is damaged"),
+        (lambda text: "[" * 100_000, r"gate\.json is damaged"),
+        (lambda text: '{"content": {}, "signature": "é"}', r"gate\.json is damaged"),
+    ],
+)
+def test_a_document_that_was_changed_is_named(signed, settings, change, said):
+    attach(signed, settings)
+    path = signed / GATE
+    path.write_text(change(path.read_text()))
+    with pytest.raises(BundleError, match=said):
+        verify_directory(signed, settings)
+
+
+def test_a_document_about_another_directory_is_refused(signed, settings):
+    attach(signed, settings, bundle="0" * 64)
+    with pytest.raises(BundleError, match="about another bundle"):
+        verify_directory(signed, settings)
+
+
+def test_who_is_not_trusted_signs_no_document_and_makes_no_key(signed, settings, tmp_path):
+    public = settings.home / "keys" / "signing.pub.pem"
+    server = Settings(home=tmp_path / "server", trusted_key=public)
+    with pytest.raises(BundleError, match=r"no key .*VISIONLOOP_SIGNING_KEY"):
+        signed_document({"bundle": ""}, server)
+    assert not (tmp_path / "server").exists()
+    sign_directory(signed, Settings(home=tmp_path / "other"))  # makes a key of its own
+    other = Settings(home=tmp_path / "other", trusted_key=public)
+    with pytest.raises(BundleError, match=r"not the key that .*signing\.pub\.pem trusts"):
+        signed_document({"bundle": ""}, other)

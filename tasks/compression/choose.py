@@ -59,15 +59,16 @@ def misses(candidate: Candidate, fp32: Candidate, budget: Budget) -> list[Miss]:
             f"agreement {candidate.agreement:.4f} with fp32 is below budget.min_agreement {least:g}"
         )
         found.append(Miss(text, least - candidate.agreement))
-    if budget.max_latency_ms is not None and candidate.latency_ms > budget.max_latency_ms:
-        limit = budget.max_latency_ms
-        text = f"latency {candidate.latency_ms:.3g} ms exceeds budget.max_latency_ms {limit:g}"
-        found.append(Miss(text, candidate.latency_ms / limit - 1))
-    size = candidate.size_bytes / MEGABYTE
-    if budget.max_size_mb is not None and size > budget.max_size_mb:
-        limit = budget.max_size_mb
-        text = f"size {size:.3g} MB exceeds budget.max_size_mb {limit:g}"
-        found.append(Miss(text, size / limit - 1))
+    measured = (
+        ("latency", candidate.latency_ms, "ms", "max_latency_ms"),
+        ("size", candidate.size_bytes / MEGABYTE, "MB", "max_size_mb"),
+        ("memory", candidate.memory_bytes / MEGABYTE, "MB", "max_memory_mb"),
+    )
+    for name, value, unit, key in measured:
+        limit: float | None = getattr(budget, key)
+        if limit is not None and value > limit:
+            text = f"{name} {value:.3g} {unit} exceeds budget.{key} {limit:g}"
+            found.append(Miss(text, value / limit - 1))
     return found
 
 

@@ -98,7 +98,8 @@ class Search:
             return False
         if budget is None:
             return True
-        accuracy_only = budget.model_copy(update={"max_latency_ms": None, "max_size_mb": None})
+        measured_later = ("max_latency_ms", "max_size_mb", "max_memory_mb")
+        accuracy_only = budget.model_copy(update=dict.fromkeys(measured_later))
         return not misses(candidate, self.candidates[0], accuracy_only)
 
     def _skip(self, plans: Sequence[Plan], reason: str) -> None:

@@ -123,6 +123,7 @@ def metrics(evidence: Evidence, info: BundleInfo) -> dict[str, Any]:
         "latency_ms": info.measurements.latency_ms,
         "eager_fp32_latency_ms": info.measurements.eager_fp32_latency_ms,
         "size_bytes": info.measurements.size_bytes,
+        "memory_bytes": evidence.candidates.named(evidence.candidates.chosen).memory_bytes or None,
         "remarks": remarks(evidence, info.classes),
         "decision": evidence.decided.as_metrics(),
         **evidence.parts.as_metrics(),

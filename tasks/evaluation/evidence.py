@@ -183,5 +183,6 @@ def _reference(
         "embedding": np.concatenate([part[1] for part in seen]),
         "statistics": np.concatenate([split.statistics for split in splits]),
         "labels": np.concatenate([split.labels for split in splits]),
+        "hashes": np.concatenate([split.hashes for split in splits]),
         "statistic_names": np.array(STATISTICS),
     }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 from uuid import uuid4
 
-from tasks.files import write_json
+from tasks.files import append_line, write_json
 from tasks.params import Settings
 
 Action = Literal["promote", "rollback"]
@@ -38,7 +38,7 @@ class Change:
 def new_change(action: Action, version: int, replaced: int | None, reason: str) -> Change:
     """A change as of now, by the user of this process."""
     time = datetime.now(UTC).isoformat(timespec="seconds")
-    return Change(uuid4().hex, time, _who(), action, version, replaced, reason)
+    return Change(uuid4().hex, time, who(), action, version, replaced, reason)
 
 
 def read_intent(settings: Settings) -> Change | None:
@@ -57,13 +57,7 @@ def write_intent(change: Change, settings: Settings) -> None:
 def complete(change: Change, settings: Settings) -> None:
     """Add the change to the trail, once, and forget the intent."""
     if all(entry.id != change.id for entry in history(settings)):
-        path = _trail(settings)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps(asdict(change)) + "\n"
-        with open(path, "ab+") as stream:
-            stream.write(_end_of_line(stream.tell(), path) + line.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
+        append_line(_trail(settings), json.dumps(asdict(change)))
     _intent(settings).unlink(missing_ok=True)
 
 
@@ -82,11 +76,6 @@ def history(settings: Settings) -> list[Change]:
     return changes
 
 
-def _end_of_line(size: int, path: Path) -> bytes:
-    """A newline where a crash left a torn line, so that the next one is whole."""
-    return b"\n" if size and not path.read_bytes().endswith(b"\n") else b""
-
-
 def _trail(settings: Settings) -> Path:
     return settings.home / "audit.jsonl"
 
@@ -95,7 +84,8 @@ def _intent(settings: Settings) -> Path:
     return settings.home / "registry-intent.json"
 
 
-def _who() -> str:
+def who() -> str:
+    """The user of this process and the machine."""
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"
     except (KeyError, OSError):  # a container's user without a name

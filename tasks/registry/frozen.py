@@ -31,7 +31,7 @@ def frozen_images(params: Params, root: Path = Path()) -> FrozenImages:
             return split.images
         return DecodedImages(bundle, _files(params, root, split.paths))
 
-    return FrozenImages(shards.classes, split.labels, images)
+    return FrozenImages(shards.classes, split.labels, split.hashes, images)
 
 
 def _files(params: Params, root: Path, paths: list[str]) -> list[ImageFile]:

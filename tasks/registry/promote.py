@@ -14,7 +14,8 @@ from tasks.errors import RegistryError
 from tasks.params import Settings
 from tasks.registry.audit import Change, complete, new_change, read_intent, write_intent
 from tasks.registry.connection import MODEL_NAME, connect, mlflow_errors
-from tasks.registry.gate import Decision, Rule
+from tasks.registry.decision import Decision, Rule
+from tasks.registry.document import keep_decision
 from tasks.registry.register import registry_lock
 from tasks.registry.versions import (
     CHALLENGER,
@@ -24,6 +25,7 @@ from tasks.registry.versions import (
     REASON_TAG,
     ROLLED_BACK_TAG,
     RULES_TAG,
+    WARNINGS_TAG,
     digest_of,
     fetch,
     read_aliases,
@@ -52,9 +54,9 @@ def promote(version: int, decision: Decision, settings: Settings) -> Promotion:
     """Carry out the gate's decision on a version and publish the champion to the server.
 
     A blocked version gets the alias "challenger"; the decision and every reason become tags
-    of the version. Calling again changes nothing. Raises RegistryError when the champion is
-    no longer the one decided against, BundleError when the version's bundle is altered or
-    does not run.
+    of the version, and a signed document in its bundle. Calling again changes nothing. Raises
+    RegistryError when the champion is no longer the one decided against, BundleError when the
+    version's bundle is altered or does not run.
     """
     client = connect(settings)
     with registry_lock(settings):
@@ -66,6 +68,7 @@ def promote(version: int, decision: Decision, settings: Settings) -> Promotion:
         _check(version, champion, decision, client, settings)
         decision = _unless_rolled_back(version, decision, client, settings)
         _tag(version, decision, client, settings)
+        keep_decision(version, decision, client, settings)
         if not decision.promote:
             with mlflow_errors(settings):
                 client.set_registered_model_alias(MODEL_NAME, CHALLENGER, str(version))
@@ -171,6 +174,7 @@ def _tag(version: int, decision: Decision, client: "MlflowClient", settings: Set
         OUTCOME_TAG: decision.outcome,
         REASON_TAG: decision.reason,
         RULES_TAG: json.dumps(decision.as_dict()["rules"]),
+        WARNINGS_TAG: "; ".join(decision.warnings) or "none",
     }
     with mlflow_errors(settings):
         for name, value in tags.items():

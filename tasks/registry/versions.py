@@ -15,12 +15,14 @@ from tasks.params import Settings
 from tasks.registry.connection import MODEL_NAME, connect, mlflow_errors
 from tasks.registry.register import BUNDLE_FOLDER, DIGEST_TAG, version_url
 from tasks.registry.server import public_address
+from tasks.signing import GATE, read_document
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 OUTCOME_TAG, REASON_TAG, RULES_TAG = "gate", "gate_reason", "gate_rules"
+WARNINGS_TAG = "gate_warnings"
 ROLLED_BACK_TAG = "rolled_back"
 log = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ def fetch(version: int, settings: Settings) -> Bundle:
     """
     client = connect(settings)
     digest = digest_of(version, client, settings)
-    kept = settings.home / "bundles" / f"v{version}-{digest[:12]}"
+    kept = kept_copy(version, digest, settings)
     if kept.exists():
         try:
             return _verified(kept, digest, settings)
@@ -98,11 +100,28 @@ def fetch(version: int, settings: Settings) -> Bundle:
             shutil.rmtree(kept)
     with mlflow_errors(settings):
         _download(version, kept, client)
+    _without_damaged_decision(kept, digest, settings)
     try:
         return _verified(kept, digest, settings)
     except BundleError as error:
         shutil.rmtree(kept)
         raise BundleError(f"version {version} cannot be used: {error}") from None
+
+
+def kept_copy(version: int, digest: str, settings: Settings) -> Path:
+    """Where the bundle that a version carries is kept once it was fetched."""
+    return settings.home / "bundles" / f"v{version}-{digest[:12]}"
+
+
+def artifacts_of(version: int, client: "MlflowClient") -> Any:
+    """MLflow's store of the files that a version carries; its bundle is in BUNDLE_FOLDER."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    location = client.get_model_version_download_uri(MODEL_NAME, str(version))
+    if location.startswith("models:/"):
+        location = client.get_logged_model(location.rpartition("/")[2]).artifact_location
+    # Not mlflow.artifacts: for models it asks the process-wide address, whatever it is told.
+    return get_artifact_repository(location, tracking_uri=client.tracking_uri)
 
 
 def smoke_test(bundle: Bundle) -> None:
@@ -165,16 +184,20 @@ def _verified(path: Path, digest: str, settings: Settings) -> Bundle:
 
 
 def _download(version: int, target: Path, client: "MlflowClient") -> None:
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
     target.parent.mkdir(parents=True, exist_ok=True)
-    location = client.get_model_version_download_uri(MODEL_NAME, str(version))
-    if location.startswith("models:/"):
-        location = client.get_logged_model(location.rpartition("/")[2]).artifact_location
-    # Not mlflow.artifacts: for models it asks the process-wide address, whatever it is told.
-    store: Any = get_artifact_repository(location, tracking_uri=client.tracking_uri)
+    store = artifacts_of(version, client)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as directory:
         Path(store.download_artifacts(BUNDLE_FOLDER, directory)).rename(target)
+
+
+def _without_damaged_decision(bundle: Path, digest: str, settings: Settings) -> None:
+    """Leave out a decision that is not whole: an upload may be killed, the next gate mends it."""
+    try:
+        if (bundle / GATE).exists():
+            read_document(bundle / GATE, digest, settings)
+    except BundleError as error:
+        log.warning("left out of the bundle: %s", error)
+        (bundle / GATE).unlink()
 
 
 def _version(item: Any, aliases: dict[str, int], settings: Settings) -> Version:

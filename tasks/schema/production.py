@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from tasks.schema.section import Section, Share
 
+Effect = Literal["block", "warn"]
+
 
 class Budget(Section):
     """What may be deployed; null means no limit."""
@@ -14,6 +16,9 @@ class Budget(Section):
     min_agreement: Share
     max_latency_ms: float | None = Field(gt=0)
     max_size_mb: float | None = Field(gt=0, description="megabytes of the ONNX file")
+    max_memory_mb: float | None = Field(
+        gt=0, description="megabytes at the peak, of a process that runs only this model"
+    )
     otherwise: Literal["fail", "fp32"] = Field(
         description="when nothing keeps the budget: stop, or go on with the fp32 export"
     )
@@ -91,11 +96,40 @@ class Evaluate(Section):
     seed: int = Field(ge=0, description="of the bootstrap and of the corruptions")
 
 
+class OnFailure(Section):
+    """What follows when a rule of the gate fails, or cannot be evaluated though it has a limit."""
+
+    accuracy: Effect = Field(description="not worse than the champion by more than gate.margin")
+    recall: Effect = Field(description="of no class falls by more than gate.max_recall_drop")
+    recall_floor: Effect = Field(description="of every class at least gate.min_recall")
+    slice: Effect = Field(description="the worst one has at least gate.min_slice_accuracy")
+    robustness: Effect = Field(description="gate.max_corruption_error_rise")
+    calibration: Effect = Field(description="gate.max_calibration_error")
+    latency: Effect = Field(description="budget.max_latency_ms")
+    size: Effect = Field(description="budget.max_size_mb")
+    memory: Effect = Field(description="budget.max_memory_mb")
+    looks: Effect = Field(description="gate.max_looks")
+
+
 class Gate(Section):
-    """When a challenger may replace the champion."""
+    """When a challenger may replace the champion; null means no limit."""
 
     margin: Share
     max_recall_drop: Share
+    min_recall: float | None = Field(ge=0, le=1, description="recall of every class, at least")
+    min_slice_accuracy: float | None = Field(
+        ge=0, le=1, description="accuracy of the worst slice, at least"
+    )
+    max_corruption_error_rise: float | None = Field(
+        ge=0, le=1, description="of the mean corruption error, against the champion"
+    )
+    max_calibration_error: float | None = Field(
+        ge=0, le=1, description="expected calibration error, at most"
+    )
+    max_looks: int | None = Field(
+        ge=1, description="decisions on the same test images before they should be renewed"
+    )
+    on_failure: OnFailure
     resamples: int = Field(ge=100, description="of the paired bootstrap")
     confidence: float = Field(gt=0.5, lt=1, description="of the lower bound, one-sided")
     seed: int = Field(ge=0, description="of the bootstrap")

@@ -31,6 +31,7 @@ def candidate(name: str, accuracy: float, latency: float, size: int, **values: A
         parity_agreement=1.0,
         size_bytes=size,
         latency_ms=latency,
+        memory_bytes=values.get("memory", 0),
     )
 
 
@@ -40,6 +41,7 @@ def budget(drop: float = 0.01, latency: float | None = None, size: float | None 
         min_agreement=0.0,
         max_latency_ms=latency,
         max_size_mb=size,
+        max_memory_mb=None,
         otherwise="fail",
     )
 
@@ -83,6 +85,14 @@ def test_within_three_percent_the_more_accurate_wins_and_then_the_smaller() -> N
 def test_size_and_latency_limits_hold() -> None:
     assert verdicts([FP32, INT8], budget(size=2))["fp32"] == "rejected"
     assert verdicts([FP32, INT8], budget(latency=5))["fp32"] == "rejected"
+
+
+def test_a_limit_on_memory_holds_and_is_named() -> None:
+    large = candidate("distilled", 0.98, 2.0, 500_000, memory=90_000_000)
+    limit = budget().model_copy(update={"max_memory_mb": 80.0})
+    judged = {c.name: c for c in choose([FP32, large], limit)}
+    assert judged["distilled"].reason == "memory 90 MB exceeds budget.max_memory_mb 80"
+    assert judged["fp32"].verdict == "chosen"
 
 
 def test_impossible_budget_names_the_nearest_candidate_and_the_limit_it_misses() -> None:

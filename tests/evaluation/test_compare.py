@@ -5,9 +5,9 @@ import pytest
 from scipy.stats import binomtest
 
 from tasks.evaluation.compare import compare
-from tasks.schema import Gate
+from tasks.params import load_params
 
-GATE = Gate(margin=0.01, max_recall_drop=0.1, resamples=2000, confidence=0.95, seed=0)
+GATE = load_params().gate.model_copy(update={"margin": 0.01})
 CLASSES = ("cat", "dog", "fox")
 LABELS = np.repeat([0, 1, 2], [450, 450, 100])
 

@@ -16,18 +16,13 @@ from tasks.bundle import INFO, MODEL, Bundle, BundleInfo, open_bundle, write_bun
 from tasks.data.shards import write_index
 from tasks.errors import DataError
 from tasks.params import Settings, load_params
+from tasks.registry.decision import Decision, Rule, by_hand
 from tasks.registry.frozen import frozen_images
-from tasks.registry.gate import Decision, FrozenImages, Rule, by_hand, decide
-from tasks.schema import Budget, Gate
+from tasks.registry.gate import FrozenImages, decide
 
-GATE = Gate(margin=0.01, max_recall_drop=0.1, resamples=1000, confidence=0.95, seed=0)
-NO_LIMIT = Budget(
-    max_accuracy_drop=0.01,
-    min_agreement=0.0,
-    max_latency_ms=None,
-    max_size_mb=None,
-    otherwise="fail",
-)
+PARAMS = load_params()
+GATE = PARAMS.gate.model_copy(update={"margin": 0.01, "max_corruption_error_rise": None})
+NO_LIMIT = PARAMS.budget
 
 
 @pytest.fixture
@@ -38,7 +33,8 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def test_images(digit_images: np.ndarray, digit_labels: np.ndarray) -> FrozenImages:
     classes = tuple(str(digit) for digit in range(10))
-    return FrozenImages(classes, digit_labels[1200:], lambda bundle: digit_images[1200:])
+    hashes = np.arange(597).astype("S32")
+    return FrozenImages(classes, digit_labels[1200:], hashes, lambda bundle: digit_images[1200:])
 
 
 @pytest.fixture
@@ -122,7 +118,11 @@ def test_the_same_bundle_leaves_nothing_to_do(
 
 @pytest.mark.parametrize(
     ("budget", "rule"),
-    [({"max_latency_ms": 0.05}, "latency"), ({"max_size_mb": 0.002}, "size")],
+    [
+        ({"max_latency_ms": 0.05}, "latency"),
+        ({"max_size_mb": 0.002}, "size"),
+        ({"max_memory_mb": 59.0}, "memory"),
+    ],
 )
 def test_over_budget_is_blocked_even_as_the_first(
     digits_bundle: Bundle, test_images: FrozenImages, budget: dict, rule: str
@@ -175,7 +175,10 @@ def test_a_class_without_test_images_cannot_be_judged_and_blocks(
 ) -> None:
     without = test_images.labels != 4
     partial = FrozenImages(
-        test_images.classes, test_images.labels[without], lambda b: digit_images[1200:][without]
+        test_images.classes,
+        test_images.labels[without],
+        test_images.hashes[without],
+        lambda b: digit_images[1200:][without],
     )
     decision = decide(make_bundle(0.12, "b"), make_bundle(0.1, "a"), partial, GATE, NO_LIMIT)
     assert not decision.promote
@@ -189,7 +192,7 @@ def test_images_that_are_gone_block(
     def gone(bundle: Bundle) -> np.ndarray:
         raise DataError("test image 3/17.png cannot be prepared")
 
-    missing = FrozenImages(test_images.classes, test_images.labels, gone)
+    missing = FrozenImages(test_images.classes, test_images.labels, test_images.hashes, gone)
     decision = decide(make_bundle(0.12, "b"), make_bundle(0.1, "a"), missing, GATE, NO_LIMIT)
     assert not decision.promote
     assert "3/17.png" in decision.reason

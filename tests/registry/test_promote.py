@@ -13,7 +13,7 @@ from tasks.errors import BundleError, RegistryError
 from tasks.params import Settings
 from tasks.registry.audit import history
 from tasks.registry.connection import MODEL_NAME
-from tasks.registry.gate import Decision, Rule, by_hand
+from tasks.registry.decision import Decision, Rule, by_hand
 from tasks.registry.promote import promote, rollback
 from tasks.registry.register import register
 from tasks.registry.versions import status

@@ -38,7 +38,12 @@ BASE: dict[str, Any] = {
 }  # fmt: skip
 CURRENT = {"lr": 0.1, "batch_size": 32, "architecture": "resnet_small", "width": 16}
 NO_LIMIT = Budget(
-    max_accuracy_drop=1, min_agreement=0, max_latency_ms=None, max_size_mb=None, otherwise="fail"
+    max_accuracy_drop=1,
+    min_agreement=0,
+    max_latency_ms=None,
+    max_size_mb=None,
+    max_memory_mb=None,
+    otherwise="fail",
 )
 
 

@@ -1,0 +1,137 @@
+"""`visionloop gate`: the gate's rules asked again, of bundles alone; it promotes nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.bundle import BUILT
+from tasks.bundle import Bundle, open_bundle
+from tasks.data.shards import INDEX, SHARDS
+from tasks.errors import BundleError
+from tasks.params import Settings, load_params, load_settings
+from tasks.registry.decision import Decision, Rule
+from tasks.registry.document import kept_decision
+from tasks.registry.frozen import frozen_images
+from tasks.registry.gate import decide
+from tasks.registry.looks import past_looks
+from tasks.releases import current, find
+
+_EFFECTS = {"pass": "[green]pass[/]", "warn": "[yellow]warn[/]", "block": "[red]block[/]"}
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What the gate says now, of which bundles, and what it said when it counted."""
+
+    bundle: Bundle
+    champion: Bundle | None
+    images: str
+    """Where the answers come from that are compared."""
+    decision: Decision
+    recorded: Mapping[str, Any] | None
+    """The signed decision in the bundle; None without one."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, for --json."""
+        return {
+            "bundle": str(self.bundle.path),
+            "champion_bundle": None if self.champion is None else str(self.champion.path),
+            "images": self.images,
+            **self.decision.as_dict(),
+            "recorded": self.recorded,
+        }
+
+
+def evaluate(given: Path | None, against: Path | None) -> Evaluated:
+    """Ask the gate about a bundle, data/bundle when none is given.
+
+    Nothing is promoted, written or counted. Raises BundleError for a bundle that is missing or
+    altered, DataError for damaged shards.
+    """
+    params, settings = load_params(), load_settings()
+    bundle = open_bundle(given or BUILT, settings)
+    champion, recorded = _champion(bundle, against, settings)
+    at_hand = (SHARDS / INDEX).is_file()
+    test = frozen_images(params) if at_hand else None
+    looks = past_looks(bundle, test, settings)
+    return Evaluated(
+        bundle=bundle,
+        champion=champion,
+        images=f"the test images in {SHARDS}" if at_hand else "the answers in the bundles",
+        decision=decide(bundle, champion, test, params.gate, params.budget, looks),
+        recorded=recorded,
+    )
+
+
+def _champion(
+    bundle: Bundle, against: Path | None, settings: Settings
+) -> tuple[Bundle | None, Mapping[str, Any] | None]:
+    """The champion to compare with, and the decision recorded in the bundle or its release.
+
+    Of the bundle in production it is the one that it was compared with when it came.
+    """
+    recorded = kept_decision(bundle, settings)
+    if against is not None:
+        return open_bundle(against, settings), recorded
+    release = current(settings)
+    if release is None:
+        return None, recorded
+    champion = open_bundle(release.path, settings)
+    if champion.digest != bundle.digest:
+        return champion, recorded
+    recorded = recorded or kept_decision(champion, settings)
+    if recorded is None:
+        return champion, None
+    earlier = recorded["champion"]
+    if earlier is None:
+        return None, recorded
+    kept = find(earlier, settings)
+    if kept is None:
+        raise BundleError(
+            f"{bundle.path} is in production; the champion it was compared with, {earlier[:12]}, "
+            f"is no longer in {settings.releases}: name one with --champion"
+        )
+    return open_bundle(kept.path, settings), recorded
+
+
+def show(found: Evaluated, console: Console) -> None:
+    """Print every rule, then what they come to."""
+    decision = found.decision
+    against = "none" if found.champion is None else str(found.champion.path)
+    head = f"bundle {found.bundle.path}, champion {against}; by {found.images}"
+    console.print(escape(head), soft_wrap=True)
+    if decision.rules:
+        console.print(_table(decision.rules))
+    verdict = {"promote": "[green]promote[/]", "block": "[red]block[/]"}.get(
+        decision.outcome, decision.outcome
+    )
+    reasons = escape(decision.reason).replace("; ", "\n  ")
+    console.print(f"[bold]{verdict}[/]: {reasons}", soft_wrap=True)
+    if found.recorded is not None:
+        console.print(escape(_recorded(found.recorded)), soft_wrap=True)
+
+
+def _table(rules: tuple[Rule, ...]) -> Table:
+    table = Table("rule", "observed", "limit", "verdict", "effect")
+    for rule in rules:
+        row = (rule.name, _number(rule.observed), _number(rule.limit), rule.verdict)
+        table.add_row(*row, _EFFECTS[rule.effect])
+    return table
+
+
+def _recorded(recorded: Mapping[str, Any]) -> str:
+    looks = recorded.get("looks") or {}
+    number = f", decision {looks['number']} on its test images" if looks.get("counted") else ""
+    return (
+        f"recorded in the bundle: {recorded['outcome']}, {recorded['time']} by "
+        f"{recorded['who']}{number}"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,88 @@
+"""Two bundles compared by the answers they carry: as their models answer, or not at all."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tasks.bundle import REFERENCE, Bundle, open_bundle
+from tasks.errors import DataError
+from tasks.evaluation.compare import compare
+from tasks.evaluation.two_bundles import compare_bundles, identity, stored_answers
+from tasks.params import Settings, load_params
+from tasks.signing import sign_directory
+
+GATE = load_params().gate
+
+
+def rewritten(bundle: Bundle, settings: Settings, **arrays: np.ndarray) -> Bundle:
+    """The bundle signed anew with other arrays in its reference."""
+    values = bundle.reference() | arrays
+    np.savez(bundle.path / REFERENCE, **values)
+    sign_directory(bundle.path, settings)
+    return open_bundle(bundle.path, settings)
+
+
+def test_the_answers_kept_compare_as_the_models_themselves(
+    make_bundle: Callable[..., Bundle], digit_images: np.ndarray, digit_labels: np.ndarray
+) -> None:
+    champion, challenger = make_bundle(0.1, "old"), make_bundle(0.001, "new")
+    old, new = (
+        bundle.predict(digit_images[1200:])[0].argmax(1) for bundle in (champion, challenger)
+    )
+    expected = compare(old, new, digit_labels[1200:], champion.info.classes, GATE)
+    found = compare_bundles(champion, challenger, GATE)
+    assert found == expected
+    assert found.difference < 0
+
+
+def test_the_order_of_the_images_is_no_matter(
+    make_bundle: Callable[..., Bundle], settings: Settings
+) -> None:
+    champion, challenger = make_bundle(0.1, "old"), make_bundle(0.001, "new")
+    expected = compare_bundles(champion, challenger, GATE)
+    order = np.random.default_rng(0).permutation(597)
+    names = ("probabilities", "labels", "hashes")
+    shuffled = rewritten(
+        challenger, settings, **{name: challenger.reference()[name][order] for name in names}
+    )
+    assert stored_answers(shuffled).digest == stored_answers(champion).digest
+    assert compare_bundles(champion, shuffled, GATE) == expected
+
+
+def test_other_images_or_labels_are_refused_and_counted(
+    make_bundle: Callable[..., Bundle], settings: Settings
+) -> None:
+    champion, challenger = make_bundle(0.1, "old"), make_bundle(0.001, "new")
+    reference = champion.reference()
+    hashes = reference["hashes"].copy()
+    hashes[0] = b"f" * 32
+    other = rewritten(challenger, settings, hashes=hashes)
+    with pytest.raises(DataError, match="597 and 597 images, 596 in both"):
+        compare_bundles(champion, other, GATE)
+    labels = reference["labels"].copy()
+    labels[0] = (labels[0] + 1) % 10
+    relabelled = rewritten(other, settings, hashes=reference["hashes"], labels=labels)
+    with pytest.raises(DataError, match="other test images or labels"):
+        compare_bundles(champion, relabelled, GATE)
+
+
+def test_a_bundle_of_before_the_hashes_says_so(
+    make_bundle: Callable[..., Bundle], settings: Settings
+) -> None:
+    bundle = make_bundle()
+    old = {name: array for name, array in bundle.reference().items() if name != "hashes"}
+    np.savez(bundle.path / REFERENCE, **old)
+    sign_directory(bundle.path, settings)
+    with pytest.raises(DataError, match=r"bundle is from before .*`dvc repro evaluate`"):
+        stored_answers(open_bundle(bundle.path, settings))
+
+
+def test_an_identity_is_of_images_and_labels_not_of_their_order() -> None:
+    hashes = np.array([b"a", b"b", b"b"], "S32")
+    names = np.array(["cat", "dog", "cat"], object)
+    same = identity(hashes[::-1], names[::-1])
+    assert identity(hashes, names) == same
+    assert identity(hashes, names[::-1]) == same  # a is a cat, b is both
+    assert identity(hashes[:2], names[:2]) != same
+    assert identity(hashes[:2], names[1::-1]) != identity(hashes[:2], names[:2])
