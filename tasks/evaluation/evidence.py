@@ -114,7 +114,7 @@ def gather_evidence(
         decided=decide(
             (seen[1][0], np.asarray(validation.labels)), (seen[0][0], chosen.labels), params
         ),
-        parts=measure_parts(shards, candidates, params, chosen),
+        parts=measure_parts(shards, candidates, chosen, params),
     )
 
 

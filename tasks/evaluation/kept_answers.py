@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.evaluation.attacked import ATTACKS, Attacked
 from tasks.evaluation.corruptions.names import ALL, SEVERITIES
 from tasks.evaluation.evidence import Evidence
 from tasks.evaluation.robustness import Corrupted
@@ -20,6 +21,9 @@ def write_answers(folder: Path, evidence: Evidence) -> list[Path]:
     if evidence.parts.slices:
         written.append(folder / "slices.csv")
         write_slices(written[-1], evidence.parts.slices)
+    if evidence.parts.adversarial:
+        written.append(folder / "attacked.parquet")
+        write_attacked(written[-1], evidence, evidence.parts.adversarial.found)
     return written
 
 
@@ -57,5 +61,28 @@ def write_corrupted(path: Path, evidence: Evidence, found: Corrupted) -> None:
         "severity": pa.array(np.array(SEVERITIES, np.int8)[severity]),
         "predicted": names.take(pa.array(found.predicted[evidence.deployed.name].ravel())),
         "fp32_predicted": names.take(pa.array(found.predicted[evidence.fp32.name].ravel())),
+    }
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def write_attacked(path: Path, evidence: Evidence, found: Attacked) -> None:
+    """Every attacked image: path, label, attack, levels of 255, and what both models say."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = pa.array(evidence.shards.classes)
+    paths = [evidence.shards.split("test").paths[row] for row in found.rows]
+    attack, level, image = (
+        index.ravel() for index in np.indices((len(ATTACKS), len(found.levels), len(found.rows)))
+    )
+    deployed = np.stack([found.deployed[name] for name in ATTACKS])
+    fp32 = np.stack([found.fp32[name] for name in ATTACKS])
+    columns = {
+        "path": pa.array(paths).take(pa.array(image)),
+        "label": names.take(pa.array(found.labels[image])),
+        "attack": pa.array(ATTACKS).take(pa.array(attack)),
+        "levels": pa.array(np.array(found.levels, np.int16)[level]),
+        "predicted": names.take(pa.array(deployed.ravel())),
+        "fp32_predicted": names.take(pa.array(fp32.ravel())),
     }
     pq.write_table(pa.table(columns), path, compression="zstd")

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.data.attributes import read_attributes
 from tasks.data.shards import Shards
+from tasks.evaluation.attacked import AdversarialFigures, adversarial_figures
 from tasks.evaluation.candidates import Candidates
 from tasks.evaluation.factors import factor_of, factors_of
 from tasks.evaluation.groups import compare_all
+from tasks.evaluation.explanation.figures import Answers, ExplanationFigures
 from tasks.evaluation.robustness import measure_robustness
 from tasks.evaluation.robustness_table import RobustnessFigures, robustness_figures
 from tasks.evaluation.slices import search
@@ -30,6 +32,8 @@ class Parts:
 
     robustness: RobustnessFigures | None
     slices: SlicesFigures | None
+    explanation: ExplanationFigures | None
+    adversarial: AdversarialFigures | None
 
     def as_metrics(self) -> dict[str, Any]:
         """For data/metrics/evaluate.json: a key a part, null where it is turned off."""
@@ -45,12 +49,14 @@ class Parts:
 
 
 def measure_parts(
-    shards: Shards, candidates: Candidates, params: Evaluate, deployed: "Measured"
+    shards: Shards, candidates: Candidates, deployed: "Measured", params: Evaluate
 ) -> Parts:
     """Measure every part that is turned on, on the frozen test split."""
     return Parts(
         slices=_slices(shards, deployed.predicted, params),
         robustness=_robustness(shards, candidates, params),
+        explanation=_explanation(shards, candidates, deployed, params),
+        adversarial=_adversarial(shards, candidates, params),
     )
 
 
@@ -83,3 +89,29 @@ def _robustness(
     }
     found = measure_robustness(shards.split("test"), models, params.robustness, params.seed)
     return robustness_figures(found, candidates.chosen, candidates.fp32, params)
+
+
+def _explanation(
+    shards: Shards, candidates: Candidates, deployed: "Measured", params: Evaluate
+) -> ExplanationFigures | None:
+    if not params.explanation.enabled:
+        return None
+    from tasks.evaluation.explanation.explain import measure_explanation  # brings PyTorch
+
+    answers = Answers(deployed.probabilities, deployed.labels)
+    return measure_explanation(shards, candidates, answers, params)
+
+
+def _adversarial(
+    shards: Shards, candidates: Candidates, params: Evaluate
+) -> AdversarialFigures | None:
+    if not params.adversarial.enabled:
+        return None
+    from tasks.evaluation.adversarial import measure_adversarial  # brings PyTorch
+    from tasks.evaluation.pixel_networks import GraphClassifier, fp32_network
+
+    chosen = candidates.chosen
+    deployed = GraphClassifier(candidates.file(chosen), candidates.named(chosen).runtime)
+    test, network = shards.split("test"), fp32_network(shards)
+    found = measure_adversarial(test, network, deployed, params.adversarial, params.seed)
+    return adversarial_figures(found, params.confidence)

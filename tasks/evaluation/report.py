@@ -12,6 +12,7 @@ from markupsafe import Markup
 from tasks.bundle import BundleInfo
 from tasks.evaluation.corruptions.names import SEVERITIES
 from tasks.evaluation.evidence import Evidence
+from tasks.evaluation.explanation.figures import ALIKE
 from tasks.evaluation.plots import reliability_chart, risk_coverage_chart
 from tasks.evaluation.tables import (
     ClassRow,
@@ -37,9 +38,11 @@ SECTIONS = {
     "confusion": "Confusions",
     "classes": "Classes",
     "robustness": "Robustness",
+    "adversarial": "Attacks",
     "calibration": "Calibration",
     "answers": "Abstention",
     "slices": "Slices",
+    "explanation": "Explanation",
     "mistakes": "Mistakes",
     "candidates": "Candidates",
     "data": "Data",
@@ -109,6 +112,7 @@ def render_report(
             tiny=info.input.size <= TINY,
             counts=_split_counts(evidence),
             parts=evidence.parts,
+            alike=ALIKE,
             severities=SEVERITIES,
             decided=evidence.decided,
             risk_coverage=risk_coverage_chart(evidence.decided),

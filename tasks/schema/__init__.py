@@ -20,6 +20,7 @@ from tasks.schema.data import (
     Validate,
     ZScore,
 )
+from tasks.schema.explanation import Adversarial, Attribution, Explanation
 from tasks.schema.production import (
     ATTRIBUTES,
     Abstention,
@@ -50,7 +51,9 @@ __all__ = [
     "PRESETS",
     "Abstention",
     "Activation",
+    "Adversarial",
     "Architecture",
+    "Attribution",
     "Augment",
     "BoxSource",
     "Budget",
@@ -65,6 +68,7 @@ __all__ = [
     "Drift",
     "Ensemble",
     "Evaluate",
+    "Explanation",
     "Finetune",
     "FloatRange",
     "FolderSource",

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from tasks.schema.explanation import Adversarial, Explanation
 from tasks.schema.section import Section, Share
 
 Effect = Literal["block", "warn"]
@@ -93,7 +94,9 @@ class Evaluate(Section):
     )
     robustness: Robustness
     slices: Slices
-    seed: int = Field(ge=0, description="of the bootstrap and of the corruptions")
+    explanation: Explanation
+    adversarial: Adversarial
+    seed: int = Field(ge=0, description="of the bootstrap and of all that is drawn")
 
 
 class OnFailure(Section):
