@@ -11,9 +11,9 @@ from tasks.data.attributes import read_attributes
 from tasks.data.shards import Shards
 from tasks.evaluation.attacked import AdversarialFigures, adversarial_figures
 from tasks.evaluation.candidates import Candidates
+from tasks.evaluation.explanation.figures import Answers, ExplanationFigures
 from tasks.evaluation.factors import factor_of, factors_of
 from tasks.evaluation.groups import compare_all
-from tasks.evaluation.explanation.figures import Answers, ExplanationFigures
 from tasks.evaluation.robustness import measure_robustness
 from tasks.evaluation.robustness_table import RobustnessFigures, robustness_figures
 from tasks.evaluation.slices import search
