@@ -1,7 +1,7 @@
 """The release bundle: one signed directory, the only thing that leaves training.
 
 model.onnx      in: "images" uint8 N×S×S×3; out: "probabilities" float32 N×C (calibrated),
-                "embedding" float32 N×D
+                "embedding" float32 N×D; "ood_score" float32 [N], where `ood_score` names one
 bundle.json     `BundleInfo`: classes, input contract, runtime, measurements, lineage
 reference.npz   probabilities, embedding, statistics, labels, pixel hashes of held-out images:
                 what drift is measured against
@@ -27,12 +27,13 @@ from tasks.files import write_directory, write_json
 from tasks.params import Settings
 from tasks.pixels import Colour, Pixels, Resize, fit, read
 from tasks.runtime import INSTALL, TITLES, Floats, Run, RuntimeName, available, open_model
-from tasks.schema import Normalisation, Unchanged
+from tasks.schema import CalibrationMethod, Normalisation, OodScore, Unchanged
 from tasks.signing import sign_directory, verify_directory
 
 SCHEMA_VERSION = 1
 MODEL, INFO, REFERENCE = "model.onnx", "bundle.json", "reference.npz"
 REPORT, CARD, METRICS = "report.html", "MODEL_CARD.md", "metrics.json"
+PROBABILITIES, EMBEDDING, OOD_SCORE = "probabilities", "embedding", "ood_score"
 FILES = (MODEL, INFO, REFERENCE, REPORT, CARD, METRICS)
 
 log = logging.getLogger(__name__)
@@ -108,10 +109,18 @@ class Decision(_Frozen):
     """Probability from which a class is in the prediction set, in which the best always is."""
     set_coverage: float
     """How often the sets are to hold the true class."""
+    strange_from: float | None = None
+    """Score from which an image is unlike those of training; None: it is never said."""
 
     def abstains(self, probabilities: Floats) -> bool:
         """Whether an image with these probabilities, [C], should be looked at by a person."""
         return self.abstain_below is not None and float(probabilities.max()) < self.abstain_below
+
+    def strange(self, ood_score: float | None) -> bool:
+        """Whether an image with this score is unlike the images that the model was trained on."""
+        if self.strange_from is None or ood_score is None:
+            return False
+        return ood_score >= self.strange_from
 
     def prediction_set(self, probabilities: Floats) -> list[int]:
         """The classes that are not ruled out, the most probable first."""
@@ -133,7 +142,10 @@ class Lineage(_Frozen):
 
 
 class BundleInfo(_Frozen):
-    """bundle.json. Without a decision (it came later) the model never abstains."""
+    """bundle.json. Without a decision (it came later) the model never abstains.
+
+    `calibration` and `ood_score` came later too: without them it is a temperature, and no score.
+    """
 
     schema_version: Literal[1]
     architecture: str
@@ -142,6 +154,8 @@ class BundleInfo(_Frozen):
     input: InputContract
     runtime: Runtime
     temperature: float
+    calibration: CalibrationMethod = "temperature"
+    ood_score: OodScore | None = None
     decision: Decision | None = None
     measurements: Measurements
     lineage: Lineage
@@ -173,12 +187,20 @@ class Bundle:
     @cached_property
     def _run(self) -> Run:
         threads = self.info.runtime.intra_op_threads
-        return open_model(self.path / MODEL, self.runtime, threads, ["probabilities", "embedding"])
+        outputs = [PROBABILITIES, EMBEDDING] + ([OOD_SCORE] if self.info.ood_score else [])
+        return open_model(self.path / MODEL, self.runtime, threads, outputs)
 
     def predict(self, images: Pixels) -> tuple[Floats, Floats]:
         """Run uint8 N×S×S×3 images; gives probabilities float32 N×C and embedding N×D."""
-        probabilities, embedding = self._run(images)
+        probabilities, embedding, *_ = self._run(images)
         return probabilities, embedding
+
+    def judge(self, images: Pixels) -> list[Floats]:
+        """As `predict`, and where the bundle has an `ood_score`, that of each image, float32 [N].
+
+        Higher is stranger; `decision.strange` says whether it is too strange.
+        """
+        return self._run(images)
 
     def pixels(self, source: Path | str | bytes) -> Pixels:
         """An image file as this bundle's input, uint8 S×S×3; raises UnreadableImage."""

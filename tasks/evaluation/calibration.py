@@ -1,102 +1,115 @@
-"""Makes the probabilities mean what they say, and folds the mend into the graph.
+"""Chooses how the probabilities are mended: by cross-validation on the validation images."""
 
-Temperature scaling (Guo et al. 2017, "On Calibration of Modern Neural Networks") divides
-the logits by one number fitted on validation images: it never changes the predicted class.
-"""
-
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import Any, get_args
 
 import numpy as np
 
-from tasks.errors import CompressionError
-from tasks.files import atomic_write
+from tasks.evaluation.calibrators import Calibrator, fit
 from tasks.metrics.classification import Floats, Ints
-from tasks.metrics.reliability import Logits, logsumexp
+from tasks.metrics.reliability import Logits
+from tasks.schema import CalibrationMethod
 
-# Beyond these the likelihood has no minimum worth the name: see `fit_temperature`.
-LOWEST, HIGHEST = 0.05, 20.0
+METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
+FOLDS = 5
+_FEWEST = 10 * FOLDS  # validation images below which only a temperature is fitted
+TITLES: dict[CalibrationMethod, str] = {
+    "temperature": "temperature scaling",
+    "vector": "vector scaling",
+    "isotonic": "isotonic regression",
+}
 
 
 @dataclass(frozen=True)
-class Temperature:
-    """A fitted temperature, and a sentence when the fit was not an ordinary one."""
+class HeldOut:
+    """A method on validation images that it was not fitted on: NLL in nats."""
 
-    value: float
-    note: str | None = None
+    nll: float
+    gain: float
+    """How much lower than with a temperature alone, on the same images."""
+    error: float
+    """Standard error of the gain."""
 
 
-def fit_temperature(logits: Logits, labels: Ints) -> Temperature:
-    """The temperature that minimises the validation NLL of logits N×C, labels [N].
+@dataclass(frozen=True)
+class Calibration:
+    """The calibrator, why it is that one, and the methods side by side where there was a choice."""
 
-    Where that has no minimum the guard says so in `note`: when every image is right the NLL
-    falls forever as T goes to 0, so the labels are softened to (N+1)/(N+2) (Platt 1999); when
-    the logits carry no information (T goes to infinity), or there are no images, T stays 1.
+    calibrator: Calibrator
+    reason: str
+    held_out: dict[CalibrationMethod, HeldOut] = field(default_factory=dict)
+
+    @property
+    def method(self) -> CalibrationMethod:
+        """Its name."""
+        return self.calibrator.method
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return TITLES[self.method]
+
+    def as_metrics(self) -> dict[str, Any]:
+        """For data/metrics/evaluate.json."""
+        methods = {name: vars(found) for name, found in self.held_out.items()}
+        return {"method": self.method, "reason": self.reason, "cross_validated": methods}
+
+
+def calibrate(asked: str, logits: Logits, labels: Ints, seed: int) -> Calibration:
+    """Fit the method `asked` for, or with "auto" the best, to validation logits N×C, labels [N].
+
+    "auto" takes a temperature, unless another method has a lower NLL on held-out images by more
+    than the standard error of the difference.
     """
-    if not len(labels):
-        return Temperature(1.0, "No validation images: the temperature stays 1.")
-    scores = logits.astype(np.float64)
     every_right = bool((logits.argmax(1) == labels).all())
-    softness = 1 / (len(labels) + 2) if every_right else 0.0
-    value, gain = _minimise(scores, labels, softness)
-    if value > HIGHEST * 0.99 or gain < 1e-9:
-        return Temperature(1.0, "The validation logits do not tell a temperature: it stays 1.")
-    if value < LOWEST * 1.01:
-        return Temperature(value, f"The temperature ended at its lower bound, {LOWEST}.")
-    if every_right:
-        return Temperature(
-            value,
-            f"All {len(labels)} validation images are classified right, which fits no finite "
-            "temperature: their labels were softened (Platt 1999).",
-        )
-    return Temperature(value)
+    if asked == "auto" and (len(labels) < _FEWEST or every_right):
+        told = "all of them are classified right" if every_right else f"fewer than {_FEWEST}"
+        only = f"{len(labels):,} validation images ({told}) do not tell more than a temperature."
+        return Calibration(fit("temperature", logits, labels), only)
+    found = cross_validate(logits, labels, seed) if len(labels) >= FOLDS else {}
+    if asked != "auto":
+        method = next(name for name in METHODS if name == asked)
+        return Calibration(fit(method, logits, labels), "Asked for.", found)
+    best = min(found, key=lambda name: found[name].nll)
+    if found[best].gain > found[best].error:
+        told = f"{found[best].gain:.4f} (standard error {found[best].error:.4f})"
+        reason = f"Its NLL on held-out validation images is lower by {told} than a temperature's."
+        return Calibration(fit(best, logits, labels), reason, found)
+    reason = "No other method is better on held-out validation images beyond a standard error."
+    return Calibration(fit("temperature", logits, labels), reason, found)
 
 
-def fold_temperature(source: Path, temperature: float, target: Path) -> None:
-    """Write the graph of `source` with softmax(logits / T) folded in, as one file.
-
-    Output "logits" becomes "probabilities" (float32 N×C); every other output is kept. Raises
-    CompressionError when there is no output "logits", or T is not a positive number.
-    """
-    import onnx
-    from onnx import TensorProto, helper
-
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise CompressionError(f"temperature {temperature} is not a positive number")
-    model = onnx.load(source)
-    logits = next((output for output in model.graph.output if output.name == "logits"), None)
-    if logits is None:
-        raise CompressionError(f'{source} has no output "logits" to calibrate')
-    divisor = helper.make_tensor("temperature", TensorProto.FLOAT, [], [temperature])
-    model.graph.initializer.append(divisor)
-    model.graph.node.extend(
-        [
-            helper.make_node("Div", ["logits", "temperature"], ["scaled"], "calibrate"),
-            helper.make_node("Softmax", ["scaled"], ["probabilities"], "softmax", axis=-1),
-        ]
-    )
-    model.graph.value_info.append(logits)
-    logits.name = "probabilities"
-    onnx.checker.check_model(model, full_check=True)
-    with atomic_write(target) as stream:
-        stream.write(model.SerializeToString(deterministic=True))
+def alike(other: Calibration, logits: Logits, labels: Ints) -> Calibration:
+    """The method of another model, fitted to the logits of this one."""
+    return Calibration(fit(other.method, logits, labels), "As the deployed model.")
 
 
-def _minimise(logits: Floats, labels: Ints, softness: float) -> tuple[float, float]:
-    """The best temperature and how much lower the objective is there than at 1."""
-    from scipy.optimize import minimize_scalar
+def cross_validate(logits: Logits, labels: Ints, seed: int) -> dict[CalibrationMethod, HeldOut]:
+    """Every method, in FOLDS folds that are stratified and drawn with the seed."""
+    losses = {method: _losses(method, logits, labels, seed) for method in METHODS}
+    found = {}
+    for method, loss in losses.items():
+        gains = losses["temperature"] - loss
+        error = float(gains.std(ddof=1) / np.sqrt(len(gains)))
+        found[method] = HeldOut(float(loss.mean()), float(gains.mean()), error)
+    return found
 
-    true = logits[np.arange(len(labels)), labels]
-    target = (1 - softness) * true + softness * logits.mean(1)
 
-    def objective(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        return float((logsumexp(scaled) - target / np.exp(log_temperature)).mean())
+def _losses(method: CalibrationMethod, logits: Logits, labels: Ints, seed: int) -> Floats:
+    """The NLL of each image by a calibrator that has not seen it, float64 [N]."""
+    folds, losses = _folds(labels, seed), np.zeros(len(labels))
+    for fold in range(FOLDS):
+        out = folds == fold
+        calibrator = fit(method, logits[~out], labels[~out])
+        logarithms = calibrator.logarithms(logits[out])
+        losses[out] = -logarithms[np.arange(int(out.sum())), labels[out]]
+    return losses
 
-    result = minimize_scalar(
-        objective,
-        bounds=(np.log(LOWEST), np.log(HIGHEST)),
-        method="bounded",
-        options={"xatol": 1e-8},
-    )
-    return float(np.exp(result.x)), objective(0.0) - float(result.fun)
+
+def _folds(labels: Ints, seed: int) -> Ints:
+    """The fold of each image: those of a class are spread over all of them."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    folds = np.zeros(len(labels), np.int64)
+    folds[order] = np.arange(len(labels)) % FOLDS
+    return folds

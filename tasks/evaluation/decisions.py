@@ -68,8 +68,13 @@ class Decided:
         }
 
 
-def decide(validation: Predictions, test: Predictions, params: Evaluate) -> Decided:
-    """Choose the thresholds on validation images and measure them on test images."""
+def decide(
+    validation: Predictions, test: Predictions, params: Evaluate, strange_from: float | None = None
+) -> Decided:
+    """Choose the thresholds on validation images and measure them on test images.
+
+    `strange_from` is one that was chosen already (tasks.evaluation.ood): it abstains from nothing.
+    """
     threshold, note = _abstain_below(validation, params.abstention)
     set_from = set_threshold(*validation, params.set_coverage)
     probabilities, labels = test
@@ -78,7 +83,10 @@ def decide(validation: Predictions, test: Predictions, params: Evaluate) -> Deci
     sets = prediction_sets(probabilities, set_from)
     return Decided(
         decision=Decision(
-            abstain_below=threshold, set_from=set_from, set_coverage=params.set_coverage
+            abstain_below=threshold,
+            set_from=set_from,
+            set_coverage=params.set_coverage,
+            strange_from=strange_from,
         ),
         note=note,
         curve=curve,

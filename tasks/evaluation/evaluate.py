@@ -84,6 +84,8 @@ def bundle_info(evidence: Evidence, params: Params) -> BundleInfo:
         input=evidence.shards.contract,
         runtime=Runtime(name=chosen.runtime, provider=PROVIDER, intra_op_threads=chosen.threads),
         temperature=evidence.deployed.temperature.value,
+        calibration=evidence.deployed.calibration.method,
+        ood_score=evidence.parts.ood and evidence.parts.ood.found.chosen.score.name,
         decision=evidence.decided.decision,
         measurements=Measurements(
             accuracy=accuracy.value,
@@ -142,6 +144,7 @@ def _figures(measured: Measured) -> dict[str, Any]:
         "macro_roc_auc": known(measured.ranked.macro_roc_auc),
         "macro_average_precision": known(measured.ranked.macro_average_precision),
         "temperature": measured.temperature.value,
+        "calibration": measured.calibration.as_metrics(),
     }
 
 

@@ -4,7 +4,7 @@ Takes logits and probabilities from the runtime of each, gives `Evidence`: every
 file, the report, the model card and the bundle say.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.bundle import EMBEDDING
 from tasks.data.shards import Shards, ShardSplit
 from tasks.errors import CompressionError, DataError
-from tasks.evaluation.calibration import Temperature, fit_temperature, fold_temperature
+from tasks.evaluation.calibration import Calibration, alike, calibrate
 from tasks.evaluation.candidates import Candidates
 from tasks.evaluation.decisions import Decided, decide
-from tasks.evaluation.graph import run_graph
+from tasks.evaluation.folding import LOGITS, check_elsewhere, check_folded, fold, run_folded
+from tasks.evaluation.graph import open_graph
+from tasks.evaluation.ood import choose_score, measure_strangeness, strange_from
+from tasks.evaluation.ood_table import ood_figures
 from tasks.evaluation.parts import Parts, measure_parts
+from tasks.evaluation.temperature import Temperature
 from tasks.metrics.bootstrap import ScoredIntervals, paired_difference, score_intervals
 from tasks.metrics.classification import Bools, Floats, Ints, confusion_matrix
 from tasks.metrics.ranking import Ranked, ranked
@@ -32,8 +37,7 @@ from tasks.metrics.reliability import (
 from tasks.pixels import STATISTICS
 from tasks.schema import Evaluate
 
-_OUTPUTS = ("probabilities", "embedding")
-_TOLERANCE = 1e-5  # of a probability: folding may cost float32 rounding, nothing more
+_OUTPUTS = (LOGITS, EMBEDDING)
 
 
 @dataclass(frozen=True)
@@ -43,15 +47,20 @@ class Measured:
     name: str
     labels: Ints
     probabilities: Floats
-    """Calibrated, N×C."""
+    """Calibrated, N×C; of the deployed model those of its graph."""
     confusion: npt.NDArray[np.int64]
     scored: ScoredIntervals
     ranked: Ranked
-    temperature: Temperature
+    calibration: Calibration
     before: Reliability
     after: Reliability
     nll_before: float
     nll_after: float
+
+    @property
+    def temperature(self) -> Temperature:
+        """The one that calibration begins with, whatever its method."""
+        return self.calibration.calibrator.temperature
 
     @cached_property
     def predicted(self) -> Ints:
@@ -95,34 +104,57 @@ def gather_evidence(
     candidate does not fit the shards or the folded graph is not what it was folded from.
     """
     test, validation = _split(shards, "test"), _split(shards, "validation")
-    fp32 = _measure_logits(shards, candidates, candidates.fp32, params)[0]
-    chosen, logits = _measure_logits(shards, candidates, candidates.chosen, params)
-    fold_temperature(candidates.file(candidates.chosen), chosen.temperature.value, model)
-    runtime = candidates.named(candidates.chosen).runtime
-    seen = [run_graph(model, part.images, _OUTPUTS, runtime) for part in (test, validation)]
-    _check_folded(seen[0][0], softmax(logits, chosen.temperature.value), model)
+    truth = [np.asarray(split.labels) for split in (test, validation)]
+    name, seed = candidates.chosen, params.seed
+    runtime = candidates.named(name).runtime
+    run = open_graph(candidates.file(name), _OUTPUTS, runtime)
+    before = [run(split.images) for split in (test, validation)]
+    _check_classes(before[0][0], shards, candidates.file(name))
+    calibration = calibrate(params.calibration, before[1][0], truth[1], seed)
+    strange = choose_score(shards, run, before[1], params) if params.ood.enabled else None
+    score, calibrator = strange and strange.score, calibration.calibrator
+    fold(candidates.file(name), calibrator, score, model)
+    seen = [run_folded(model, split.images, score, runtime) for split in (test, validation)]
+    check_folded(seen[0], before[0], calibrator, score, model)
+    if runtime != "onnxruntime":
+        check_elsewhere(candidates.file(name), model, test.images, calibrator, score)
+    deployed = measure(name, truth[0], before[0][0], calibration, params, seen[0][0])
+    fp32 = _measure_fp32(shards, candidates, calibration, params)
+    limit = strange_from(seen[1][2], params) if strange else None
+    parts = measure_parts(shards, candidates, deployed, params)
+    if strange and limit is not None:
+        outputs = [*before[0], seen[0][2]]
+        found = measure_strangeness(strange, shards, run, outputs, limit, params)
+        parts = replace(parts, ood=ood_figures(found, shards, params.ood.keep))
     return Evidence(
         shards=shards,
         candidates=candidates,
-        deployed=chosen,
+        deployed=deployed,
         fp32=fp32,
         difference=paired_difference(
-            fp32.correct, chosen.correct, params.resamples, params.confidence, params.seed
+            fp32.correct, deployed.correct, params.resamples, params.confidence, seed
         ),
         reference=_reference(seen, (test, validation)),
         size_bytes=model.stat().st_size,
-        decided=decide(
-            (seen[1][0], np.asarray(validation.labels)), (seen[0][0], chosen.labels), params
-        ),
-        parts=measure_parts(shards, candidates, chosen, params),
+        decided=decide((seen[1][0], truth[1]), (seen[0][0], truth[0]), params, limit),
+        parts=parts,
     )
 
 
 def measure(
-    name: str, labels: Ints, logits: Logits, fitted: Temperature, params: Evaluate
+    name: str,
+    labels: Ints,
+    logits: Logits,
+    calibration: Calibration,
+    params: Evaluate,
+    probabilities: Logits | None = None,
 ) -> Measured:
-    """Score logits N×C against the labels [N] of the test split, at a fitted temperature."""
-    before, after = softmax(logits), softmax(logits, fitted.value)
+    """Score logits N×C against the labels [N] of the test split, as they are calibrated.
+
+    `probabilities` N×C are the deployed graph's own, where there is one: they decide the class.
+    """
+    logarithms = calibration.calibrator.logarithms(logits)
+    after = np.exp(logarithms) if probabilities is None else probabilities.astype(np.float64)
     confusion = confusion_matrix(labels, after.argmax(1), after.shape[1])
     return Measured(
         name=name,
@@ -131,29 +163,33 @@ def measure(
         confusion=confusion,
         scored=score_intervals(confusion, params.resamples, params.confidence, params.seed),
         ranked=ranked(after, labels),
-        temperature=fitted,
-        before=reliability(before, labels, params.calibration_bins),
+        calibration=calibration,
+        before=reliability(softmax(logits), labels, params.calibration_bins),
         after=reliability(after, labels, params.calibration_bins),
         nll_before=negative_log_likelihood(logits, labels),
-        nll_after=negative_log_likelihood(logits, labels, fitted.value),
+        nll_after=float(-logarithms[np.arange(len(labels)), labels].mean()),
     )
 
 
-def _measure_logits(
-    shards: Shards, candidates: Candidates, name: str, params: Evaluate
-) -> tuple[Measured, Logits]:
-    path, runtime = candidates.file(name), candidates.named(name).runtime
-    logits = {}
-    for split in ("validation", "test"):
-        (logits[split],) = run_graph(path, shards.split(split).images, ["logits"], runtime)
-    if logits["test"].shape[1] != len(shards.classes):
+def _measure_fp32(
+    shards: Shards, candidates: Candidates, deployed: Calibration, params: Evaluate
+) -> Measured:
+    """fp32, calibrated by the method that the deployed model is."""
+    path, runtime = candidates.file(candidates.fp32), candidates.named(candidates.fp32).runtime
+    run = open_graph(path, [LOGITS], runtime)
+    test, validation = shards.split("test"), shards.split("validation")
+    (logits,), (known,) = run(test.images), run(validation.images)
+    _check_classes(logits, shards, path)
+    calibration = alike(deployed, known, np.asarray(validation.labels))
+    return measure(candidates.fp32, np.asarray(test.labels), logits, calibration, params)
+
+
+def _check_classes(logits: Logits, shards: Shards, path: Path) -> None:
+    if logits.shape[1] != len(shards.classes):
         raise CompressionError(
-            f"{path} tells {logits['test'].shape[1]} classes apart, the shards hold "
+            f"{path} tells {logits.shape[1]} classes apart, the shards hold "
             f"{len(shards.classes)}; `dvc repro compress` brings them together"
         )
-    fitted = fit_temperature(logits["validation"], np.asarray(shards.split("validation").labels))
-    test = np.asarray(shards.split("test").labels)
-    return measure(name, test, logits["test"], fitted, params), logits["test"]
 
 
 def _split(shards: Shards, name: str) -> ShardSplit:
@@ -164,15 +200,6 @@ def _split(shards: Shards, name: str) -> ShardSplit:
             f"add images or raise split.{name} in conf/params.yaml"
         )
     return split
-
-
-def _check_folded(deployed: npt.NDArray[np.float32], expected: Floats, model: Path) -> None:
-    gap = float(np.abs(deployed - expected).max())
-    if gap > _TOLERANCE:
-        raise CompressionError(
-            f"{model.name}: probabilities differ by {gap:.2g} from softmax(logits / T); the "
-            "candidate does not give the same logits twice"
-        )
 
 
 def _reference(

@@ -14,6 +14,7 @@ from tasks.evaluation.candidates import Candidates
 from tasks.evaluation.explanation.figures import Answers, ExplanationFigures
 from tasks.evaluation.factors import factor_of, factors_of
 from tasks.evaluation.groups import compare_all
+from tasks.evaluation.ood_table import OodFigures
 from tasks.evaluation.robustness import measure_robustness
 from tasks.evaluation.robustness_table import RobustnessFigures, robustness_figures
 from tasks.evaluation.slices import search
@@ -34,6 +35,8 @@ class Parts:
     slices: SlicesFigures | None
     explanation: ExplanationFigures | None
     adversarial: AdversarialFigures | None
+    ood: OodFigures | None = None
+    """Comes with the graph that is deployed, which holds its score."""
 
     def as_metrics(self) -> dict[str, Any]:
         """For data/metrics/evaluate.json: a key a part, null where it is turned off."""
@@ -45,6 +48,8 @@ class Parts:
         found = {}
         if self.robustness is not None:
             found["test_mean_corruption_error"] = self.robustness.error[0]
+        if self.ood is not None:
+            found["test_mean_ood_auroc"] = self.ood.means[self.ood.at]
         return found | (self.slices.headlines() if self.slices else {})
 
 

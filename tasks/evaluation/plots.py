@@ -10,12 +10,12 @@ from tasks.pages.charts import Series, chart
 
 
 def reliability_chart(before: Reliability, after: Reliability) -> Markup:
-    """Accuracy against confidence per bin, before and after temperature scaling."""
+    """Accuracy against confidence per bin, before and after calibration."""
     lowest = min(part.min() for r in (before, after) for part in (r.confidence, r.accuracy))
     low = max(0.0, math.floor(lowest * 10 - 1e-9) / 10)
     parts = [
         Series("perfectly calibrated", (low, 1), (low, 1), "muted"),
-        Series("before scaling", before.confidence.tolist(), before.accuracy.tolist(), "s2"),
+        Series("before calibration", before.confidence.tolist(), before.accuracy.tolist(), "s2"),
         Series("as deployed", after.confidence.tolist(), after.accuracy.tolist(), "s1"),
     ]
     return chart("Reliability", "mean confidence", "accuracy", parts, (low, 1.0), shares=True)

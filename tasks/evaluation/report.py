@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from tasks.bundle import BundleInfo
+from tasks.evaluation.calibration import TITLES
 from tasks.evaluation.corruptions.names import SEVERITIES
 from tasks.evaluation.evidence import Evidence
 from tasks.evaluation.explanation.figures import ALIKE
@@ -39,6 +40,7 @@ SECTIONS = {
     "classes": "Classes",
     "robustness": "Robustness",
     "adversarial": "Attacks",
+    "ood": "Strange images",
     "calibration": "Calibration",
     "answers": "Abstention",
     "slices": "Slices",
@@ -114,6 +116,7 @@ def render_report(
             parts=evidence.parts,
             alike=ALIKE,
             severities=SEVERITIES,
+            calibration_titles=TITLES,
             decided=evidence.decided,
             risk_coverage=risk_coverage_chart(evidence.decided),
             cost=read_cost(sources.cost),

@@ -206,8 +206,8 @@ def _model_remarks(measured: Measured, classes: Names) -> list[str]:
         notes.append(f"{measured.name}: {measured.temperature.note}")
     if measured.after.error > measured.before.error + 0.005:
         notes.append(
-            f"{measured.name}: temperature scaling raised the calibration error on the test "
-            f"images from {measured.before.error:.3f} to {measured.after.error:.3f}."
+            f"{measured.name}: {measured.calibration.title} raised the calibration error on the "
+            f"test images from {measured.before.error:.3f} to {measured.after.error:.3f}."
         )
     return notes
 

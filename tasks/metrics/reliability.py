@@ -27,12 +27,12 @@ class Reliability:
 
 def softmax(logits: Logits, temperature: float = 1.0) -> Floats:
     """Probabilities float64 N×C of logits N×C divided by the temperature."""
-    return np.exp(_log_softmax(logits.astype(np.float64) / temperature))
+    return np.exp(log_softmax(logits.astype(np.float64) / temperature))
 
 
 def negative_log_likelihood(logits: Logits, labels: Ints, temperature: float = 1.0) -> float:
     """Mean of -log p(label), in nats."""
-    logarithms = _log_softmax(logits.astype(np.float64) / temperature)
+    logarithms = log_softmax(logits.astype(np.float64) / temperature)
     return float(-logarithms[np.arange(len(labels)), labels].mean())
 
 
@@ -59,5 +59,6 @@ def logsumexp(values: Floats) -> Floats:
     return np.asarray(highest + np.log(np.exp(values - highest[:, None]).sum(1)))
 
 
-def _log_softmax(values: Floats) -> Floats:
+def log_softmax(values: Floats) -> Floats:
+    """Logarithms of the probabilities of logits float64 N×C, the same shape."""
     return values - logsumexp(values)[:, None]

@@ -21,10 +21,12 @@ from tasks.schema.data import (
     ZScore,
 )
 from tasks.schema.explanation import Adversarial, Attribution, Explanation
+from tasks.schema.ood import OodScore, OutOfDistribution
 from tasks.schema.production import (
     ATTRIBUTES,
     Abstention,
     Budget,
+    CalibrationMethod,
     Card,
     Drift,
     Evaluate,
@@ -57,6 +59,7 @@ __all__ = [
     "Augment",
     "BoxSource",
     "Budget",
+    "CalibrationMethod",
     "Card",
     "Choices",
     "Clahe",
@@ -77,6 +80,8 @@ __all__ = [
     "Ingest",
     "IntRange",
     "Normalisation",
+    "OodScore",
+    "OutOfDistribution",
     "Params",
     "Percentile",
     "Policy",

@@ -5,8 +5,10 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.schema.explanation import Adversarial, Explanation
+from tasks.schema.ood import OutOfDistribution
 from tasks.schema.section import Section, Share
 
+CalibrationMethod = Literal["temperature", "vector", "isotonic"]
 Effect = Literal["block", "warn"]
 
 
@@ -81,6 +83,9 @@ class Evaluate(Section):
 
     resamples: int = Field(ge=100)
     confidence: float = Field(gt=0.5, lt=1, description="level of the intervals")
+    calibration: Literal["auto", "temperature", "vector", "isotonic"] = Field(
+        description="how probabilities are mended; auto: by cross-validation on validation images"
+    )
     calibration_bins: int = Field(ge=2, le=100, description="of equal mass")
     worst_mistakes: int = Field(ge=0, le=200, description="shown in the report")
     license: str = Field(
@@ -96,6 +101,7 @@ class Evaluate(Section):
     slices: Slices
     explanation: Explanation
     adversarial: Adversarial
+    ood: OutOfDistribution
     seed: int = Field(ge=0, description="of the bootstrap and of all that is drawn")
 
 

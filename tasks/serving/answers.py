@@ -5,6 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from tasks.bundle import Decision, InputContract, Lineage, Measurements, Runtime
+from tasks.schema import CalibrationMethod, OodScore
 
 
 class Answer(BaseModel):
@@ -16,6 +17,8 @@ class Answer(BaseModel):
     probabilities: dict[str, float] = Field(description="calibrated, by class")
     abstain: bool = Field(description="not sure enough: for a person to look at")
     prediction_set: list[str] = Field(description="the classes that are not ruled out, best first")
+    ood_score: float | None = Field(description="higher is stranger; null: the model has none")
+    strange: bool = Field(description="unlike the images that the model was trained on")
 
 
 class Answers(BaseModel):
@@ -67,6 +70,8 @@ class ModelCard(BaseModel):
     runtime: Runtime
     runs_on: str = Field(description="the runtime that is in use on this machine")
     temperature: float
+    calibration: CalibrationMethod
+    ood_score: OodScore | None
     decision: Decision | None
     measurements: Measurements
     lineage: Lineage

@@ -17,14 +17,15 @@ import numpy.typing as npt
 from tasks.pixels import Pixels
 
 Floats = npt.NDArray[np.float32]
-Run = Callable[[Pixels], tuple[Floats, Floats]]
+Run = Callable[[Pixels], Sequence[Floats]]
 
 
 class Result(NamedTuple):
-    """One image's probabilities float32 [C] and embedding float32 [D]."""
+    """One image's probabilities float32 [C], embedding float32 [D], and score if there is one."""
 
     probabilities: Floats
     embedding: Floats
+    ood_score: np.float32 | None = None
 
 
 class _Waiting(NamedTuple):
@@ -34,7 +35,7 @@ class _Waiting(NamedTuple):
 
 
 class Batcher:
-    """Runs `run` (uint8 N×S×S×3 -> probabilities N×C, embedding N×D) on `executor`.
+    """Runs `run` (uint8 N×S×S×3 -> the arrays of N rows that make a `Result`) on `executor`.
 
     A batch starts when it has `max_batch` images or its oldest has waited `max_wait` seconds.
     """
@@ -96,6 +97,6 @@ class Batcher:
             elif not batch[0].future.done():
                 batch[0].future.set_exception(error)
             return
-        for entry, probabilities, embedding in zip(batch, *outputs, strict=True):
+        for entry, *rows in zip(batch, *outputs, strict=True):
             if not entry.future.done():
-                entry.future.set_result(Result(probabilities, embedding))
+                entry.future.set_result(Result(*rows))

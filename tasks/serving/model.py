@@ -57,7 +57,7 @@ def load_model(
         raise
     except Exception as error:  # onnxruntime's exceptions share no base of their own
         raise BundleError(f"{release.path} cannot be run: {error}") from error
-    batcher = Batcher(bundle.predict, executor, params.max_batch, params.max_wait_ms / 1000)
+    batcher = Batcher(bundle.judge, executor, params.max_batch, params.max_wait_ms / 1000)
     return ServedModel(release.version, bundle, batcher, datetime.now(UTC))
 
 
@@ -67,7 +67,9 @@ def _prove(bundle: Bundle, max_batch: int) -> None:
     random = np.random.default_rng(0)
     for count in (1, max_batch):
         images = random.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-        probabilities, embedding = bundle.predict(images)
+        probabilities, embedding, *scores = bundle.judge(images)
+        if any(score.shape != (count,) or not np.isfinite(score).all() for score in scores):
+            raise BundleError(f"{bundle.path} gives scores {scores} for {count} images")
         if probabilities.shape != (count, classes) or len(embedding) != count:
             raise BundleError(
                 f"{bundle.path} gives probabilities {probabilities.shape} for {count} images "

@@ -32,7 +32,8 @@ at("form").onsubmit = async event => {
   at("error").textContent = answer.error ?? "";
   for (const one of answer.predictions ?? []) {
     const row = at("answers").insertRow();
-    const label = one.abstain ? `not sure: ${one.prediction_set.join(" or ")}` : one.label;
+    const said = one.abstain ? `not sure: ${one.prediction_set.join(" or ")}` : one.label;
+    const label = one.strange ? `${said} (a strange image)` : said;
     for (const text of [one.filename, label, (100 * one.probability).toFixed(1) + " %"])
       row.insertCell().textContent = text;
   }

@@ -65,7 +65,7 @@ class Service:
                 results = await model.batcher.submit([image.pixels for image in decoded])
         rows = _rows(model, decoded, results)
         self.writer.put(rows)
-        return _answers(model, uploads, rows)
+        return _answers(model, uploads, rows, results)
 
     @contextmanager
     def _admitted(self, count: int) -> Iterator[None]:
@@ -117,9 +117,15 @@ def _rows(
     ]
 
 
-def _answers(model: ServedModel, uploads: Sequence[Upload], rows: Sequence[Prediction]) -> Answers:
+def _answers(
+    model: ServedModel,
+    uploads: Sequence[Upload],
+    rows: Sequence[Prediction],
+    results: Sequence[Result],
+) -> Answers:
     classes = model.bundle.info.classes
     decision = model.bundle.info.decision or ALWAYS_ANSWERS
+    scores = [None if one.ood_score is None else float(one.ood_score) for one in results]
     predictions = [
         Answer(
             filename=upload.filename,
@@ -128,7 +134,9 @@ def _answers(model: ServedModel, uploads: Sequence[Upload], rows: Sequence[Predi
             probabilities=dict(zip(classes, row.probabilities.tolist(), strict=True)),
             abstain=decision.abstains(row.probabilities),
             prediction_set=[classes[c] for c in decision.prediction_set(row.probabilities)],
+            ood_score=score,
+            strange=decision.strange(score),
         )
-        for upload, row in zip(uploads, rows, strict=True)
+        for upload, row, score in zip(uploads, rows, scores, strict=True)
     ]
     return Answers(model_version=model.version, predictions=predictions)

@@ -13,7 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 from tasks.compression.export import export
 from tasks.compression.quantize import quantize
 from tasks.edge.environments import CONVERTERS
+from tasks.evaluation.calibration import METHODS
+from tasks.evaluation.calibrators import fit
+from tasks.evaluation.folding import fold
+from tasks.evaluation.graph import run_graph
+from tasks.evaluation.ood_scores import fit_scores
 from tasks.runtime import open_session
+from tasks.schema import CalibrationMethod
 from tasks.training.models import ModelSpec, build
 
 SIZE = 8
@@ -83,6 +89,11 @@ OPERATORS = [
     ("LeakyRelu", [], {"alpha": 0.2}),
     ("LayerNormalization", [np.ones(3, "f4"), np.zeros(3, "f4")], {"axis": -1}),
     ("ReduceMean", [np.array([1, 2])], {"keepdims": 0}),
+    ("ReduceMax", [np.array([3])], {"keepdims": 1}),
+    ("ReduceMin", [np.array([1, 3])], {"keepdims": 0}),
+    ("ReduceSum", [np.array([2])], {}),
+    ("Exp", [], {}),
+    ("Neg", [], {}),
     ("Slice", [np.array([1]), np.array([2**63 - 1]), np.array([1])], {}),
     ("Slice", [np.array([0, -5]), np.array([1, -1])], {}),
     ("Gather", [np.array(2)], {"axis": 1}),
@@ -134,6 +145,26 @@ def test_a_product_by_int8_weights_is_a_layer_with_a_scale_for_each_row(
     called = {str(node.target) for node in exported.graph.nodes}
     assert "aten.linear.default" in called
     assert "quantized_decomposed.dequantize_per_channel.default" in called
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_folded_graph_is_the_same(
+    program: Any, graphs: dict[str, Path], digit_images: np.ndarray, digit_labels: np.ndarray,
+    tmp_path: Path, method: CalibrationMethod,
+) -> None:  # fmt: skip
+    """Every calibration and every score, as converters take them: one image at a time."""
+    images, labels, folded = digit_images[:300], digit_labels[:300], tmp_path / "folded.onnx"
+    logits, embedding = run_graph(graphs["float"], images, ["logits", "embedding"])
+    for score in fit_scores(embedding, labels):
+        fold(graphs["float"], fit(method, logits, labels), score, folded)
+        outputs = ["probabilities", "embedding", "ood_score"]
+        wanted = open_session(folded, 1).run(outputs, {"images": images[:16]})
+        network = program.load(str(folded), int8=True)
+        assert network.outputs == ["probabilities", "embedding", "ood_score"]
+        with torch.inference_mode():
+            each = [network(torch.from_numpy(one[None])) for one in images[:16]]
+        for found, right in zip(zip(*each, strict=True), wanted, strict=True):
+            np.testing.assert_allclose(np.concatenate(found), right, rtol=2e-3, atol=2e-4)
 
 
 def test_an_operator_that_is_not_known_is_named(program: Any) -> None:

@@ -1,13 +1,12 @@
-"""Temperature scaling on logits whose right temperature is known, and inside a real graph."""
+"""Calibration on logits whose right mend is known: its fit, and the choice of the method."""
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
 
-from tasks.errors import CompressionError
-from tasks.evaluation.calibration import LOWEST, fit_temperature, fold_temperature
+from tasks.evaluation.calibration import alike, calibrate, cross_validate
+from tasks.evaluation.calibrators import KNOTS, fit
+from tasks.evaluation.temperature import LOWEST, fit_temperature
 from tasks.metrics.reliability import negative_log_likelihood, reliability, softmax
 
 
@@ -114,29 +113,113 @@ def test_fewer_images_than_bins():
     assert found.images.tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("temperature", [0.31, 1.0, 7.3])
-def test_folded_graph_gives_the_calibrated_probabilities(built, digits, tmp_path, temperature):
-    source, target = built / "data/candidates/int8.onnx", tmp_path / "model.onnx"
-    fold_temperature(source, temperature, target)
-    onnx.checker.check_model(onnx.load(target), full_check=True)
-    before, after = onnxruntime.InferenceSession(source), onnxruntime.InferenceSession(target)
-    assert [output.name for output in after.get_outputs()] == ["probabilities", "embedding"]
-    images = digits[0][:200]
-    logits, embedding = before.run(["logits", "embedding"], {"images": images})
-    probabilities, kept = after.run(None, {"images": images})
-    np.testing.assert_allclose(probabilities, softmax(logits, temperature), atol=1e-6)
-    np.testing.assert_array_equal(kept, embedding)
-    assert after.run(None, {"images": images[:1]})[0].shape == (1, 10)
+def bent(n: int, kind: str, seed: int = 0):
+    """Labels drawn from logits that were bent: by class ("vector"), or their probabilities."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 3, (n, 5))
+    true = logits * np.linspace(0.3, 1.5, 5) + np.linspace(-1, 1, 5)
+    if kind == "isotonic":  # an even share of each prediction is a blind guess
+        true = np.log(0.1 + 0.5 * softmax(logits))
+    labels = (true + rng.gumbel(size=true.shape)).argmax(1)
+    return logits.astype(np.float32), labels, true
 
 
-def test_folding_twice_is_refused(built, tmp_path):
-    fold_temperature(built / "data/candidates/int8.onnx", 2.0, tmp_path / "once.onnx")
-    with pytest.raises(CompressionError, match=r'once.onnx has no output "logits"'):
-        fold_temperature(tmp_path / "once.onnx", 2.0, tmp_path / "twice.onnx")
-    assert not (tmp_path / "twice.onnx").exists()
+@pytest.mark.parametrize("kind", ["vector", "isotonic"])
+def test_the_method_that_mends_what_is_wrong_is_chosen(kind):
+    logits, labels, true = bent(4000, kind)
+    found = calibrate("auto", logits, labels, seed=0)
+    assert found.method == kind
+    assert found.held_out[kind].gain > found.held_out[kind].error > 0
+    fresh, fresh_labels, true = bent(4000, kind, seed=1)
+    rows = np.arange(len(fresh))
+    nll = {
+        name: -fit(name, logits, labels).logarithms(fresh)[rows, fresh_labels].mean()
+        for name in ("temperature", kind)
+    }
+    best = negative_log_likelihood(true, fresh_labels)  # of the truth: no method does better
+    assert nll[kind] - best < 0.5 * (nll["temperature"] - best)
+    assert nll["temperature"] - nll[kind] == pytest.approx(found.held_out[kind].gain, rel=0.5)
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_temperature_that_is_none_is_refused(built, tmp_path, temperature):
-    with pytest.raises(CompressionError, match="not a positive number"):
-        fold_temperature(built / "data/candidates/int8.onnx", temperature, tmp_path / "m.onnx")
+def test_a_temperature_is_kept_where_it_is_enough():
+    logits, labels = overconfident(1000)
+    found = calibrate("auto", logits, labels, seed=0)
+    assert found.method == "temperature"
+    assert "No other method" in found.reason
+    assert set(found.held_out) == {"temperature", "vector", "isotonic"}
+    assert found.held_out["isotonic"].gain < found.held_out["isotonic"].error
+
+
+def test_few_images_and_no_mistakes_tell_no_more_than_a_temperature():
+    logits, labels, _ = bent(49, "vector")
+    assert "fewer than 50" in calibrate("auto", logits, labels, 0).reason
+    right = np.eye(5, dtype=np.float32)[np.arange(100) % 5] * 4
+    found = calibrate("auto", right, np.arange(100) % 5, 0)
+    assert (found.method, found.held_out) == ("temperature", {})
+    assert "classified right" in found.reason
+
+
+def test_what_is_asked_for_is_taken_though_it_is_worse():
+    logits, labels = overconfident(200)
+    found = calibrate("isotonic", logits, labels, seed=0)
+    assert found.method == "isotonic"
+    assert found.held_out["isotonic"].gain < 0
+    assert alike(found, logits, labels).method == "isotonic"
+
+
+def test_the_choice_does_not_depend_on_chance():
+    logits, labels, _ = bent(300, "vector")
+    assert cross_validate(logits, labels, 3) == cross_validate(logits, labels, 3)
+    assert cross_validate(logits, labels, 3) != cross_validate(logits, labels, 4)
+
+
+def test_vector_scaling_finds_the_classes_that_were_bent():
+    logits, labels, _ = bent(20_000, "vector")
+    found = fit("vector", logits, labels)
+    np.testing.assert_allclose(
+        found.scale / found.temperature.value, np.linspace(0.3, 1.5, 5), atol=0.1
+    )
+    np.testing.assert_allclose(found.bias - found.bias.mean(), np.linspace(-1, 1, 5), atol=0.1)
+
+
+def test_vector_scaling_of_few_images_stays_near_a_temperature():
+    """Twelve images, five classes, one of them without any: alone, its bias would run away."""
+    logits, labels, _ = bent(12, "vector")
+    found = fit("vector", logits, np.where(labels == 4, 3, labels))
+    assert np.abs(found.bias).max() < 3
+    assert np.abs(found.scale - 1).max() < 1.5
+
+
+def test_isotonic_functions_rise_and_are_scikit_learns_at_the_knots():
+    from sklearn.isotonic import IsotonicRegression
+
+    logits, labels, _ = bent(2000, "isotonic")
+    found = fit("isotonic", logits, labels)
+    assert (np.diff(found.heights, axis=1) > 0).all()
+    assert (found.heights > 0).all()
+    given = softmax(logits, found.temperature.value)
+    images = (labels == 2).sum()
+    targets = np.where(labels == 2, (images + 1) / (images + 2), 1 / (len(labels) - images + 2))
+    expected = IsotonicRegression(out_of_bounds="clip").fit(given[:, 2], targets).predict(KNOTS)
+    np.testing.assert_allclose(found.heights[2], expected, atol=1.1e-3)
+
+
+def test_isotonic_probabilities_are_some_at_the_ends_and_for_unseen_classes():
+    logits, labels, _ = bent(200, "isotonic")
+    found = fit("isotonic", logits, np.where(labels == 4, 0, labels))
+    np.testing.assert_array_equal(found.heights[4], KNOTS)  # no image shows it: left as it is
+    extreme = np.array([[90, -90, -90, -90, -90], [0, 0, 0, 0, 0], [-90, -90, -90, -90, 90]], "f4")
+    probabilities = np.exp(found.logarithms(extreme))
+    assert np.isfinite(probabilities).all()
+    assert (probabilities > 0).sum() >= 14  # of the class without images alone it may be 0
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+
+
+def test_classes_on_one_step_of_the_function_do_not_tie():
+    """Both probabilities lie where the regression is flat: the order stays that of the logits."""
+    rng = np.random.default_rng(0)
+    logits = np.repeat(rng.normal(0, 0.2, (300, 1)), 2, axis=1) * [1, -1]
+    found = fit("isotonic", logits.astype(np.float32), rng.integers(0, 2, 300))
+    close = found.logarithms(np.array([[0.02, 0.0], [0.0, 0.02]], "f4"))
+    assert close[0, 0] != close[0, 1]
+    assert close[1, 0] != close[1, 1]

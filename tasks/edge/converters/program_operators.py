@@ -25,7 +25,10 @@ STATIC: dict[str, tuple[int, ...]] = {
     "Expand": (1,),
     "Gather": (1,),
     "Range": (0, 1, 2),
+    "ReduceMax": (1,),
     "ReduceMean": (1,),
+    "ReduceMin": (1,),
+    "ReduceSum": (1,),
     "Reshape": (1,),
     "Slice": (1, 2, 3, 4),
     "Squeeze": (1,),
@@ -131,8 +134,14 @@ def same(x: Tensor) -> Tensor:
     return x
 
 
-def _reduce_mean(a: Attributes, axes: list[int] | None = None) -> Function:
-    return lambda x: x.mean(axes, keepdim=bool(a.get("keepdims", 1)))
+def _reduce(function: Function) -> Callable[..., Function]:
+    """Of an operator along axes, which are dropped or kept as 1."""
+
+    def made(a: Attributes, axes: list[int] | None = None) -> Function:
+        kept = bool(a.get("keepdims", 1))
+        return lambda x: function(x, axes or list(range(x.ndim)), keepdim=kept)
+
+    return made
 
 
 def _reshape(a: Attributes, shape: list[int]) -> Function:
@@ -183,6 +192,7 @@ OPERATORS: dict[str, Callable[..., Function]] = {
     "Concat": lambda a: lambda *x: torch.cat(x, a["axis"]),
     "Conv": _conv,
     "Div": _plain(torch.div),
+    "Exp": _plain(torch.exp),
     "Expand": _expand,
     "Flatten": lambda a: lambda x: x.flatten(a.get("axis", 1)),
     "Gather": _gather,
@@ -193,11 +203,16 @@ OPERATORS: dict[str, Callable[..., Function]] = {
     "HardSwish": _plain(F.hardswish),
     "LayerNormalization": _layer_norm,
     "LeakyRelu": lambda a: lambda x: F.leaky_relu(x, a.get("alpha", 0.01)),
+    "Log": _plain(torch.log),
     "MatMul": _plain(torch.matmul),
     "MaxPool": _max_pool,
     "Mul": _plain(torch.mul),
+    "Neg": _plain(torch.neg),
     "Range": lambda a, start, end, step: lambda: torch.arange(start, end, step),
-    "ReduceMean": _reduce_mean,
+    "ReduceMax": _reduce(torch.amax),
+    "ReduceMean": _reduce(torch.mean),
+    "ReduceMin": _reduce(torch.amin),
+    "ReduceSum": _reduce(torch.sum),
     "Relu": _plain(F.relu),
     "Reshape": _reshape,
     "Shape": _shape,
