@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 from tasks.metrics.bootstrap import paired_difference, score_intervals
@@ -94,15 +95,45 @@ def test_intervals_depend_on_the_seed_alone():
 
 def test_no_error_seen_is_not_no_error_possible():
     ours = score_intervals(np.diag([30, 30, 0]), 500, 0.95, seed=0)
-    exact = 0.025 ** (1 / 60)  # Clopper & Pearson for 60 of 60
-    assert (float(ours.low.accuracy), float(ours.high.accuracy)) == (pytest.approx(exact), 1)
-    np.testing.assert_allclose(ours.low.recall, [0.025 ** (1 / 30)] * 2 + [np.nan])
+    lowest = binomtest(60, 60).proportion_ci(0.95, "wilson").low
+    assert (float(ours.low.accuracy), float(ours.high.accuracy)) == (pytest.approx(lowest), 1)
+    one = binomtest(30, 30).proportion_ci(0.95, "wilson").low
+    np.testing.assert_allclose(ours.low.recall, [one, one, np.nan])
     assert ours.low.macro_f1 < 0.95
-    assert float(ours.low.kappa) == pytest.approx((exact - 0.5) / 0.5)
+    assert float(ours.low.kappa) == pytest.approx((lowest - 0.5) / 0.5)
     nothing = score_intervals(np.array([[0, 20], [0, 20]]), 500, 0.95, seed=0)
     assert (nothing.value.recall[0], nothing.low.recall[0]) == (0, 0)
-    assert nothing.high.recall[0] == pytest.approx(1 - 0.025 ** (1 / 20))
+    assert nothing.high.recall[0] == pytest.approx(
+        1 - binomtest(20, 20).proportion_ci(0.95, "wilson").low
+    )
     assert np.isnan(nothing.low.precision[0])
+
+
+def test_the_interval_of_a_share_is_wilsons():
+    confusion = np.array([[45, 5], [3, 17]])
+    ours = score_intervals(confusion, 500, 0.9, seed=0)
+    for index, (right, images) in enumerate(((45, 50), (17, 20))):
+        expected = binomtest(right, images).proportion_ci(0.9, "wilson")
+        assert ours.low.recall[index] == pytest.approx(expected.low)
+        assert ours.high.recall[index] == pytest.approx(expected.high)
+
+
+def test_a_rare_class_without_errors_is_not_taken_for_known():
+    """1,000 images of one class, 700 right, and 10 of another, all right."""
+    ours = score_intervals(np.array([[700, 300], [0, 10]]), 500, 0.95, seed=0)
+    assert ours.value.balanced_accuracy == pytest.approx(0.85)
+    assert ours.low.balanced_accuracy < (0.7 + 0.8) / 2  # 10 of 10 may be 80 %
+    assert ours.low.accuracy > 0.67  # of which those ten are next to nothing
+
+
+def test_one_image_a_class_is_ten_images():
+    right = np.arange(10) < 7
+    confusion = np.diag(right) + np.roll(np.diag(~right), 1, axis=1)
+    ours = score_intervals(confusion.astype(int), 500, 0.95, seed=0)
+    expected = binomtest(7, 10).proportion_ci(0.95, "wilson")
+    for score in ("accuracy", "balanced_accuracy"):
+        assert float(getattr(ours.low, score)) == pytest.approx(expected.low)
+        assert float(getattr(ours.high, score)) == pytest.approx(expected.high)
 
 
 @pytest.mark.parametrize("accuracy", [0.8, 0.97, 1.0])

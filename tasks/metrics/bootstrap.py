@@ -1,4 +1,4 @@
-"""Bootstrap intervals of classification scores, stratified by class (Efron & Tibshirani 1993).
+"""Intervals of classification scores: Wilson's, at the size that a stratified bootstrap tells.
 
 Drawing n images of a class with replacement and counting where they are predicted is one
 multinomial draw from that class's row of the confusion matrix. So nothing is resampled
@@ -6,6 +6,7 @@ image by image: thousands of resamples cost milliseconds, whatever the number of
 """
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ from tasks.metrics.classification import (
 )
 
 Counts = npt.NDArray[np.int64]
+_CLASS_MEANS = ("balanced_accuracy", "macro_recall", "macro_f1")
+_FEW = 10  # images of a class below which resampling it shows too little of how much it varies
 
 
 @dataclass(frozen=True)
@@ -36,26 +39,40 @@ class ScoredIntervals:
 def score_intervals(
     confusion: Ints, resamples: int, confidence: float, seed: int
 ) -> ScoredIntervals:
-    """Scores of a confusion matrix C×C with percentile intervals at `confidence`.
+    """Scores of a confusion matrix C×C with intervals at `confidence`.
 
-    The bootstrap cannot see an error that did not happen: it gives a score of 1 (or 0) an
-    interval of no width. Such an end is replaced by the exact binomial bound for n trials
-    without a failure (Clopper & Pearson 1934), n being the images that the score rests on.
+    Each is Wilson's interval (1927) of a share in as many images as would make it vary like the
+    score does in a bootstrap that is stratified by class (Efron & Tibshirani 1993): the effective
+    sample size (Kish 1965), as surveys do. The bootstrap's own percentiles are too narrow near
+    100 %, and it cannot see errors that did not happen. Hence a score that never varies rests on
+    the images it is of, and a mean over classes, or any score with a class of fewer than ten
+    images, on no more than it would if every class erred alike.
     """
-    value = scores_of(confusion)
-    hits, predicted = _resample(confusion, resamples, np.random.default_rng(seed))
-    drawn = scores(hits, confusion.sum(1), predicted)
-    tail = (1 - confidence) / 2
-    low, high = {}, {}
-    for name, trials in _trials(confusion).items():
-        point = getattr(value, name)
-        ends = _quantiles(getattr(drawn, name), (tail, 1 - tail))
-        floor, ceiling = _bounds(trials, tail, overlap=name == "f1")
-        if name == "kappa":
-            floor, ceiling = _kappa_bounds(confusion, floor, ends[1])
-        low[name] = np.where(point == 1, floor, ends[0])
-        high[name] = np.where(point == 0, ceiling, ends[1])
+    value, low, high = scores_of(confusion), {}, {}
+    chance = chance_agreement(confusion.sum(1), confusion.sum(0))
+    for name, (size, share) in _sized_shares(confusion, value, chance, resamples, seed).items():
+        ends = wilson(share, size, confidence)
+        if name == "kappa":  # back from accuracy; of one class only it is not defined
+            with np.errstate(invalid="ignore", divide="ignore"):
+                ends = (ends[0] - chance) / (1 - chance), (ends[1] - chance) / (1 - chance)
+        low[name], high[name] = ends
     return ScoredIntervals(value, Scores(**low), Scores(**high))
+
+
+def wilson(share: Floats, trials: Floats, confidence: float) -> tuple[Floats, Floats]:
+    """Wilson's score interval of shares in `trials` images, which need not be whole numbers.
+
+    Arrays of one shape; NaN where the share is NaN. Nothing but 0 to 1 where there are no images.
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
+    trials = np.maximum(trials, 1e-9)
+    middle = (share * trials + z / 2) / (trials + z)
+    reach = np.sqrt(z * (share * (1 - share) * trials + z / 4)) / (trials + z)
+    # Its ends at 0 and 1 are exact; rounding must not leave them out.
+    return (
+        np.where(share == 0, 0.0, np.minimum(middle - reach, share)),
+        np.where(share == 1, 1.0, np.maximum(middle + reach, share)),
+    )
 
 
 def paired_difference(
@@ -96,6 +113,27 @@ def mean_interval(
     return float(values.mean()), float(low), float(high)
 
 
+def _sized_shares(
+    confusion: Ints, value: Scores, chance: Floats, resamples: int, seed: int
+) -> dict[str, tuple[Floats, Floats]]:
+    """By score the images that it rests on, and itself as a share; kappa's is the accuracy."""
+    support = confusion.sum(1)
+    hits, predicted = _resample(confusion, resamples, np.random.default_rng(seed))
+    drawn = scores(hits, support, predicted)
+    few = bool((support[support > 0] < _FEW).any())
+    found = {}
+    for name, trials in _trials(confusion).items():
+        share, variance = getattr(value, name), _variance(getattr(drawn, name))
+        if name == "kappa":
+            share, variance = share * (1 - chance) + chance, variance * (1 - chance) ** 2
+        # Recall is a binomial share: resampling has nothing to tell of it.
+        size = trials if name == "recall" else _effective(share, variance, trials)
+        if name in _CLASS_MEANS or (few and name in OVERALL):
+            size = np.minimum(size, trials)
+        found[name] = (size, share)
+    return found
+
+
 def _resample(confusion: Ints, resamples: int, rng: np.random.Generator) -> tuple[Counts, Counts]:
     """True positives and predictions per class of each resample, int64 R×C both."""
     n_classes = len(confusion)
@@ -119,35 +157,21 @@ def _trials(confusion: Ints) -> dict[str, Floats]:
     trials: dict[str, Floats] = {name: np.asarray(effective, np.float64) for name in OVERALL}
     for name in ("accuracy", "weighted_precision", "weighted_f1", "kappa"):
         trials[name] = np.asarray(support.sum(), np.float64)
-    union = support + predicted - np.diag(confusion)
-    per_class = zip(("precision", "recall", "f1"), (predicted, support, union), strict=True)
+    # F1 = 2J/(1+J) of the overlap J = TP/(TP+FP+FN) varies near 1 like a share in twice as many.
+    both = support + predicted
+    per_class = zip(("precision", "recall", "f1"), (predicted, support, both), strict=True)
     return trials | {name: counts.astype(np.float64) for name, counts in per_class}
 
 
-def _bounds(trials: Floats, tail: float, overlap: bool) -> tuple[Floats, Floats]:
-    """The lower bound after n successes in n trials, and the upper one after none.
-
-    F1 is no binomial share, but the overlap J = TP/(TP+FP+FN) is, and F1 = 2J/(1+J).
-    """
-    floor = tail ** (1 / np.maximum(trials, 1))
-    if overlap:
-        return 2 * floor / (1 + floor), 2 * (1 - floor) / (2 - floor)
-    return floor, 1 - floor
+def _effective(share: Floats, variance: Floats, trials: Floats) -> Floats:
+    """The images in which a share would vary so; `trials` where nothing varies."""
+    moves = variance > 1e-12
+    return np.where(moves, share * (1 - share) / np.where(moves, variance, 1), trials)
 
 
-def _kappa_bounds(confusion: Ints, floor: Floats, high: Floats) -> tuple[Floats, Floats]:
-    """The kappa of the lowest accuracy; a kappa of 0 is no share without a success: no bound."""
-    chance = chance_agreement(confusion.sum(1), confusion.sum(0))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((floor - chance) / (1 - chance)), high
-
-
-def _quantiles(drawn: Floats, ends: tuple[float, float]) -> Floats:
-    """Quantiles along the resamples, leaving out those where the score is undefined."""
-    undefined = np.isnan(drawn)
-    if not undefined.any():
-        return np.asarray(np.quantile(drawn, ends, axis=0))
-    if undefined.all(axis=0).any():  # undefined in every resample: stays undefined
-        drawn = np.where(undefined.all(axis=0), -1.0, drawn)
-    result = np.nanquantile(drawn, ends, axis=0)
-    return np.where(undefined.all(axis=0), np.nan, result)
+def _variance(drawn: Floats) -> Floats:
+    """The variance along the resamples, leaving out those where the score is undefined."""
+    known = np.isfinite(drawn)
+    count = np.maximum(known.sum(0), 1)
+    mean = np.where(known, drawn, 0).sum(0) / count
+    return np.asarray((np.where(known, drawn - mean, 0) ** 2).sum(0) / count)

@@ -65,7 +65,7 @@ def test_a_perfect_model_has_no_mistakes_and_an_honest_interval(pipeline):
     main()
     found = read_metrics(pipeline)["deployed"]["accuracy"]
     assert found["value"] == found["high"] == 1
-    assert found["low"] == pytest.approx(0.025 ** (1 / 60))
+    assert found["low"] == pytest.approx(60 / (60 + 1.959964**2))  # Wilson
     html = (pipeline / "data/bundle/report.html").read_text()
     assert "Every test image is classified right" in html
     assert "All 60 validation images" in html
