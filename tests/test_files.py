@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tasks.files import (
+    append_line,
     atomic_write,
     sha256,
     sha256_json,
@@ -31,6 +32,18 @@ def test_a_write_makes_its_folders_and_replaces_what_was_there(tmp_path):
     write_text(path, "neu: ü")
     assert path.read_text(encoding="utf-8") == "neu: ü"
     assert names(path.parent) == ["c.txt"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(None, "new\n"), ("", "new\n"), ("old\n", "old\nnew\n"), ('{"to', '{"to\nnew\n')],
+)
+def test_a_line_is_added_whole_after_one_that_a_crash_tore(tmp_path, before, after):
+    path = tmp_path / "a/log"
+    if before is not None:
+        write_text(path, before)
+    append_line(path, "new")
+    assert path.read_text() == after
 
 
 def test_an_error_leaves_the_old_file_and_no_other(tmp_path):

@@ -90,7 +90,10 @@ def _robustness(figures: Figures, champion: Bundle | None, gate: Gate) -> Rule:
     old, new = _number(_figures(champion), *place), _number(figures, *place)
     if old is None or new is None:
         whose = "champion" if new is not None else "challenger"
-        told = f"the mean corruption error of the {whose} is not known"
+        told = (
+            f"the mean corruption error of the {whose} is not known (an older bundle, or "
+            "evaluate.robustness is off)"
+        )
         return judged(name, None, limit, effect, told)
     told = f"mean corruption error {old:.3f} -> {new:.3f}, a rise of {new - old:+.3f}"
     return judged(name, new - old, limit, effect, told)

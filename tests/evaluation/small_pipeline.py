@@ -121,6 +121,7 @@ def write_candidates(path: Path, networks: dict[str, Network], chosen: str = "in
                 "accuracy_low": 0.95, "accuracy_high": 0.98, "accuracy_change": -0.002 * i,
                 "accuracy_change_low": -0.01, "accuracy_change_high": 0.01, "threads": 2,
                 "worst_recall_change": -0.01, "worst_recall_class": "0", "calibration_error": 0.01,
+                "memory_bytes": 64_000_000,
                 "latency_ms": 0.08 / (i + 1), "size_bytes": (path / f"{name}.onnx").stat().st_size,
                 "parity_max_difference": 1e-6, "parity_agreement": 1.0, "parent": None,
                 "verdict": "chosen" if name == chosen else "eligible", "reason": "fastest",

@@ -21,6 +21,7 @@ from small_pipeline import read_metrics
 from tasks.bundle import open_bundle
 from tasks.data.shards import open_shards
 from tasks.evaluation.corruptions.names import ALL
+from tasks.evaluation.two_bundles import identity, stored_answers
 from tasks.params import load_settings
 from tasks.tracking import read_events
 
@@ -131,6 +132,7 @@ def test_bundle_is_whole_and_calibrated(finished, bundle):
     assert info.measurements.size_bytes == (bundle.path / "model.onnx").stat().st_size
     deployed = read_metrics(finished)["deployed"]
     assert deployed["calibration_error"] < deployed["calibration_error_before"]
+    assert read_metrics(finished)["memory_bytes"] == 64_000_000
 
 
 def test_reference_holds_the_held_out_images_as_deployed(finished, bundle):
@@ -141,9 +143,17 @@ def test_reference_holds_the_held_out_images_as_deployed(finished, bundle):
     np.testing.assert_allclose(reference["probabilities"][:497], probabilities, atol=1e-6)
     np.testing.assert_allclose(reference["embedding"][:497], embedding, atol=1e-4)
     np.testing.assert_array_equal(reference["labels"], [*test.labels, *validation.labels])
+    np.testing.assert_array_equal(reference["hashes"], [*test.hashes, *validation.hashes])
     np.testing.assert_array_equal(reference["statistics"][497:], validation.statistics)
     assert reference["statistic_names"][0] == "brightness"
     assert {len(reference[name]) for name in ("probabilities", "embedding", "labels")} == {797}
+
+
+def test_another_bundle_can_be_compared_with_it_on_the_test_images_alone(finished, bundle):
+    test = open_shards(finished / "data/shards").split("test")
+    answers = stored_answers(bundle)
+    assert answers.digest == identity(test.hashes, test.labels.astype(str))
+    np.testing.assert_array_equal(answers.predicted, bundle.predict(test.images)[0].argmax(1))
 
 
 def test_same_inputs_give_the_same_bytes(finished, bundle):
