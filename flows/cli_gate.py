@@ -13,8 +13,7 @@ gate = typer.Typer()
 
 @gate.command(
     "gate",
-    epilog="Example: visionloop gate data/bundle --json | jq '.rules[] | {name, effect}'   and"
-    "   visionloop gate theirs --champion ours",
+    epilog="Example: visionloop gate theirs/bundle --champion ours/bundle --json | jq .reason",
 )
 def evaluate(
     bundle: Annotated[

@@ -71,10 +71,7 @@ def evaluate(given: Path | None, against: Path | None) -> Evaluated:
 def _champion(
     bundle: Bundle, against: Path | None, settings: Settings
 ) -> tuple[Bundle | None, Mapping[str, Any] | None]:
-    """The champion to compare with, and the decision recorded in the bundle or its release.
-
-    Of the bundle in production it is the one that it was compared with when it came.
-    """
+    """The champion to compare with, and the decision recorded in the bundle or its release."""
     recorded = kept_decision(bundle, settings)
     if against is not None:
         return open_bundle(against, settings), recorded
@@ -82,21 +79,24 @@ def _champion(
     if release is None:
         return None, recorded
     champion = open_bundle(release.path, settings)
-    if champion.digest != bundle.digest:
-        return champion, recorded
-    recorded = recorded or kept_decision(champion, settings)
-    if recorded is None:
-        return champion, None
-    earlier = recorded["champion"]
-    if earlier is None:
-        return None, recorded
-    kept = find(earlier, settings)
-    if kept is None:
+    if champion.digest == bundle.digest:
+        recorded = recorded or kept_decision(champion, settings)
+        if recorded is not None:
+            return _replaced(champion, recorded["champion"], settings), recorded
+    return champion, recorded
+
+
+def _replaced(champion: Bundle, digest: str | None, settings: Settings) -> Bundle | None:
+    """The champion that this one was compared with when it came; None of the first."""
+    if digest is None:
+        return None
+    release = find(digest, settings)
+    if release is None:
         raise BundleError(
-            f"{bundle.path} is in production; the champion it was compared with, {earlier[:12]}, "
-            f"is no longer in {settings.releases}: name one with --champion"
+            f"{champion.path} is in production; the champion it was compared with, "
+            f"{digest[:12]}, is no longer in {settings.releases}: name one with --champion"
         )
-    return open_bundle(kept.path, settings), recorded
+    return open_bundle(release.path, settings)
 
 
 def show(found: Evaluated, console: Console) -> None:
