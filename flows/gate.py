@@ -119,7 +119,8 @@ def show(found: Evaluated, console: Console) -> None:
 def _table(rules: tuple[Rule, ...]) -> Table:
     table = Table("rule", "observed", "limit", "verdict", "effect")
     for rule in rules:
-        row = (rule.name, _number(rule.observed), _number(rule.limit), rule.verdict)
+        verdict = rule.verdict if rule.decides else "no limit"
+        row = (rule.name, _number(rule.observed), _number(rule.limit), verdict)
         table.add_row(*row, _EFFECTS[rule.effect])
     return table
 

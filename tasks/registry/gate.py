@@ -142,7 +142,9 @@ def _recall(comparison: Comparison, known: list[str], gate: Gate) -> Rule:
 
 
 def _looks(looks: Looks, gate: Gate) -> Rule:
-    number = f"decision {looks.number}" if looks.counted else f"{looks.number} decisions so far"
+    plural = "" if looks.number == 1 else "s"
+    so_far = f"{looks.number} decision{plural} so far"
+    number = f"decision {looks.number}" if looks.counted else so_far
     told = f"{number} on these {looks.images} test images or most of them"
     return judged("looks", float(looks.number), gate.max_looks, gate.on_failure.looks, told)
 
