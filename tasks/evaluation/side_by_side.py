@@ -177,12 +177,13 @@ def _calibration_error(side: Side, labels: npt.NDArray[np.object_], params: Eval
 def _by_class(
     right: tuple[Bools, Bools], labels: npt.NDArray[np.object_], settings: tuple[int, float, int]
 ) -> list[ClassChange]:
-    names = sorted(set(labels))
-    own = [(right[0][labels == name], right[1][labels == name]) for name in names]
+    names, which = np.unique(labels.astype(str), return_inverse=True)
+    rows = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))[:-1])
+    own = [(right[0][own], right[1][own]) for own in rows]
     p_values = _holm([mcnemar(*pair) for pair in own])
     found = [
         ClassChange(
-            name=name,
+            name=str(name),
             images=len(old),
             a=float(old.mean()),
             b=float(new.mean()),

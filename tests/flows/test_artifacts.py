@@ -1,8 +1,8 @@
-"""What the Prefect UI shows of the gate: every rule with what it comes to."""
+"""What the Prefect UI shows of a run: the gate's rules, the model card for people."""
 
 from pathlib import Path
 
-from flows.artifacts import _gate
+from flows.artifacts import _gate, without_front_matter
 from flows.summary import LoopResult, Outcome
 from tasks.bundle import Bundle
 from tasks.registry.decision import Decision, Rule
@@ -23,3 +23,9 @@ def test_the_gate_shows_which_rules_block_and_which_only_warn(digits_bundle: Bun
     assert "| accuracy | -0.2 | -0.018 | fail | block | accuracy fell |" in text
     assert "| slice |  | 0.5 | unknown | warn | slice cannot be judged |" in text
     assert "| size | 3 |  | pass | pass | size 3 MB, no limit |" in text
+
+
+def test_of_a_model_card_the_text_for_people_is_shown():
+    card = "---\nlicense: mit\ntags:\n- onnx\n---\n\n# A model\n\n| a | b |\n| --- | --- |\n"
+    assert without_front_matter(card) == "# A model\n\n| a | b |\n| --- | --- |\n"
+    assert without_front_matter("# No front matter\n") == "# No front matter\n"
