@@ -53,6 +53,11 @@ def place_of(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
+def title_of(name: str) -> str:
+    """A name as a reader of a page wants it: of a number that it is a version."""
+    return f"version {name.removeprefix('v')}" if name.removeprefix("v").isdigit() else name
+
+
 def _from_registry(name: str, settings: Settings) -> Bundle:
     from tasks.errors import RegistryError
     from tasks.registry.server import temporary_server

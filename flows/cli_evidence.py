@@ -47,7 +47,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two models on the same frozen test images, figure by figure, image by image."""
-    from flows.bundle import place_of
+    from flows.bundle import place_of, title_of
     from flows.compare import compare as compare_two
     from flows.compare import show
     from tasks.params import load_settings
@@ -55,7 +55,7 @@ def compare(
     places = place_of(first), place_of(second)
     page = html.resolve() if html else None  # of where the command was typed
     enter_repository(logs=not as_json)
-    result = compare_two(places, (first, second), page, load_settings())
+    result = compare_two(places, (title_of(first), title_of(second)), page, load_settings())
     if as_json:
         console.print_json(data=result.as_json())
     else:

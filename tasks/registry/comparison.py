@@ -86,7 +86,7 @@ def against_champion(
     except Exception as error:  # as the gate does, which blocks what cannot be compared
         log.warning("no comparison with the champion: %s: %s", type(error).__name__, error)
         return None
-    return path
+    return path.resolve()
 
 
 def page_of(bundle: Bundle, settings: Settings) -> Path:

@@ -84,7 +84,7 @@ def test_compare_shows_what_changes_and_leaves_a_page(visionloop, workspace, pai
     assert page.as_uri() in done.output
     assert "<title>champion and " in page.read_text()
     found = json.loads(visionloop("compare", "3", str(new.path), "--json").output)
-    assert found["a"]["bundle"] == old.digest
+    assert found["a"] == {"title": "version 3", "bundle": old.digest}
     assert found["accuracy"][1] - found["accuracy"][0] == pytest.approx(found["difference"][0])
     assert len(found["fixed"]) > len(found["broken"])
     assert found["fixed"][0]["path"].startswith(f"digits/{found['fixed'][0]['label']}/")
@@ -95,7 +95,7 @@ def test_compare_shows_what_changes_and_leaves_a_page(visionloop, workspace, pai
 def test_the_same_bundle_twice_is_no_comparison(visionloop, workspace, pair):
     done = visionloop("compare", "champion", "3")
     assert done.exit_code == 2
-    assert "champion and 3 are the same bundle" in done.stderr
+    assert "champion and version 3 are the same bundle" in done.stderr
 
 
 def test_without_images_and_answers_of_the_same_it_says_what_lacks(
