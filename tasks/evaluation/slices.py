@@ -22,6 +22,7 @@ from tasks.metrics.proportions import difference_intervals, exact_intervals, hol
 Values = tuple[tuple[int, int], ...]
 """What makes a slice: of each of its conditions the factor's index and the value's."""
 _SHUFFLES = 100
+_SAME = 0.8
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Searched:
         One that is no longer worse once the images of those before it are set aside is explained
         by them and left out.
         """
-        worse = np.flatnonzero(self.adjusted <= 1 - confidence)
+        worse = self._worse(confidence)
         told = np.zeros(len(self.wrong), bool)
         kept: list[int] = []
         for index in worse[np.argsort(-self.loss[1][worse], kind="stable")].tolist():
@@ -69,6 +70,17 @@ class Searched:
                 kept.append(index)
                 told |= members
         return kept
+
+    def much_the_same(self, index: int, confidence: float) -> list[int]:
+        """Others that are worse too and are, by four fifths of the images of both, the same."""
+        ours, worse = self.members(index), self._worse(confidence)
+        ratio = self.images[worse] / self.images[index]
+        near = [k for k in worse[(ratio >= _SAME) & (ratio <= 1 / _SAME)].tolist() if k != index]
+        shares = {k: (ours & (m := self.members(k))).sum() / (ours | m).sum() for k in near}
+        return sorted((k for k in near if shares[k] >= _SAME), key=lambda k: -shares[k])
+
+    def _worse(self, confidence: float) -> Ints:
+        return np.flatnonzero(self.adjusted <= 1 - confidence)
 
     def _worse_outside(self, told: Bools, members: Bools) -> float:
         """The p that `members` are worse than the rest, both without `told`."""

@@ -11,13 +11,14 @@ from tasks.data.shards import Shards
 from tasks.evaluation.groups import Compared, Triple
 from tasks.evaluation.slices import Searched
 from tasks.files import atomic_write
-from tasks.metrics.classification import Ints, recall_by_class
+from tasks.metrics.classification import Floats, Ints, recall_by_class
 from tasks.pages.render import data_uri, percent
 from tasks.schema import Evaluate
 
 _ENDS = ("value", "low", "high")
 _PICTURES = 4  # mistakes shown of a slice
 _TOP = 20  # slices in the report
+_ALSO = 5  # others of the same images that are named
 _SIDE = 64  # pixels of the pictures
 
 
@@ -44,6 +45,8 @@ class SliceRow:
     by_its_classes: float
     """The accuracy that its mix of classes explains: each image at its class's recall."""
     adjusted_p: float
+    much_the_same: list[str]
+    """Other slices that are worse and hold nearly the same images."""
 
     @property
     def rest(self) -> float:
@@ -59,6 +62,7 @@ class SliceRow:
             "accuracy_lost": dict(zip(_ENDS, self.loss, strict=True)),
             "accuracy_by_its_classes": self.by_its_classes,
             "adjusted_p": self.adjusted_p,
+            "much_the_same": self.much_the_same,
         }
 
 
@@ -158,8 +162,8 @@ def slices_figures(
         searched=searched,
         min_images=params.slices.min_images,
         confidence=params.confidence,
-        found=[_row(searched, index, recall) for index in found],
-        worst=None if worst is None else _row(searched, worst, recall),
+        found=[_row(searched, index, recall, params.confidence) for index in found],
+        worst=None if worst is None else _row(searched, worst, recall, params.confidence),
         pictures=[pictures(index) for index in found[:_TOP]],
         groups=groups,
     )
@@ -179,7 +183,7 @@ def write_slices(path: Path, figures: SlicesFigures) -> None:
             rows.writerow([searched.name(index), *(column[index] for column in columns)])
 
 
-def _row(searched: Searched, index: int, recall: "np.ndarray") -> SliceRow:
+def _row(searched: Searched, index: int, recall: Floats, confidence: float) -> SliceRow:
     """`recall` is that of each image's class, [N]."""
     loss, low, high = (float(end[index]) for end in searched.loss)
     ends = (searched.accuracy[index], searched.low[index], searched.high[index])
@@ -191,4 +195,5 @@ def _row(searched: Searched, index: int, recall: "np.ndarray") -> SliceRow:
         loss=(loss, low, high),
         by_its_classes=float(recall[searched.members(index)].mean()),
         adjusted_p=float(searched.adjusted[index]),
+        much_the_same=[searched.name(k) for k in searched.much_the_same(index, confidence)[:_ALSO]],
     )

@@ -106,6 +106,19 @@ def test_a_pair_that_is_no_worse_than_its_half_is_not_found():
     assert searched.adjusted[pair] > 0.05
 
 
+def test_slices_of_the_same_images_are_named_together():
+    random = np.random.default_rng(4)
+    table = described(random)
+    table["lens"] = np.where(table["camera"] == "B", "wide", "long")
+    table.loc[table.index[:10], "lens"] = "wide"
+    bad = table["camera"] == "B"
+    searched = look(random.random(2000) < np.where(bad, 0.5, 0.1), table)
+    (first,) = searched.found(CONFIDENCE)
+    assert searched.name(first) == "camera = B"
+    same = [searched.name(k) for k in searched.much_the_same(first, CONFIDENCE)]
+    assert same == ["lens = wide"]
+
+
 def test_chance_alone_gives_a_lowest_accuracy_below_the_mean():
     random = np.random.default_rng(2)
     table = described(random)
