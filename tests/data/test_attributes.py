@@ -7,13 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 
 from tasks.data.attributes import attributes, read_attributes
 from tasks.data.ingest import ingest
 from tasks.data.sources.table import find_listed
-from tasks.data.tables import write_table
-from tasks.errors import DataError
+from tasks.data.tables import CLEANED, manifest_file, write_table
+from tasks.data.validate import main
+from tasks.errors import DataError, ParamsError
 from tasks.schema import ATTRIBUTES
+
+PARAMS = Path(__file__).parents[2] / "conf/params.yaml"
 
 
 @pytest.fixture
@@ -66,3 +70,19 @@ def test_images_are_found_by_their_paths_in_any_order(manifest, tmp_path):
         read_attributes(["photos/a.png", "photos/z.png"], file)
     with pytest.raises(DataError, match="dvc repro clean"):
         read_attributes(["photos/a.png"], Path("nowhere.parquet"))
+
+
+def test_a_group_that_the_table_does_not_have_stops_before_the_training(
+    manifest, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    params = YAML().load(PARAMS)
+    listed = {"layout": "table", "path": str(tmp_path), "annotations": "list.csv"}
+    params["ingest"]["sources"] = {"photos": listed}
+    params["evaluate"]["slices"]["groups"] = ["age", "kamera"]
+    (tmp_path / "conf").mkdir()
+    YAML().dump(params, tmp_path / "conf/params.yaml")
+    write_table(manifest_file("photos"), manifest)
+    write_table(CLEANED, manifest)
+    with pytest.raises(ParamsError, match=r"slices\.groups: 'kamera' .*did you mean 'camera'"):
+        main()
