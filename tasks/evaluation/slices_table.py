@@ -123,11 +123,12 @@ class SlicesFigures:
         looked = f"{len(self.searched):,} slices of {self.min_images} or more test images"
         if self.found:
             first = self.found[0]
+            several = len(self.found) > 1
             said = (
-                f"Of {looked}, {len(self.found)} "
-                f"{'do' if len(self.found) > 1 else 'does'} worse than the others by more than "
-                f"chance, above all {first.name}: {percent(first.accuracy[0])} of {first.images:,} "
-                f"images are right, {percent(first.rest)} of the others."
+                f"Of {looked}, {len(self.found)} {'do' if several else 'does'} worse than the "
+                f"others by more than chance{', above all' if several else ','} {first.name}: "
+                f"{percent(first.accuracy[0])} of {first.images:,} images are right, "
+                f"{percent(first.rest)} of the others."
             )
         else:
             said = f"Of {looked}, none does worse than the others by more than chance."

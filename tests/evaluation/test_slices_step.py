@@ -91,7 +91,7 @@ def test_a_scanner_that_spoils_images_is_found_and_told_everywhere(scanner, pipe
     assert "scanner = B" in section
     assert "more than chance gives" in html
     card = (pipeline / "data/bundle/MODEL_CARD.md").read_text()
-    assert re.search(r"above all scanner = B", card)
+    assert re.search(r"1 does worse than the others by more than chance, scanner = B: ", card)
     (events,) = (tmp_path / "home").rglob("events.jsonl")
     logged = [event["values"] for event in read_events(events.parent) if event["type"] == "metrics"]
     lowest = {"test_worst_slice_accuracy": found["worst"]["accuracy"]["value"]}
