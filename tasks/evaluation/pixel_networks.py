@@ -67,7 +67,7 @@ def fp32_network(shards: Shards, folder: Path = MODEL) -> PixelClassifier:
 
 def as_pixels(images: Pixels) -> Tensor:
     """uint8 N×S×S×3 to float N×3×S×S in 0..255."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().contiguous()
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().contiguous()
 
 
 def as_images(pixels: Tensor) -> Pixels:

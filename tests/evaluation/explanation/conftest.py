@@ -73,6 +73,7 @@ def planted(tmp_path_factory) -> Planted:
     (root / "conf").mkdir()
     shutil.copy(ROOT / "conf/params.yaml", root / "conf/params.yaml")
     _set_evaluate(root, "robustness", enabled=False)
+    _set_evaluate(root, "explanation", images=8)
     return Planted(root, *parts["test"])
 
 
