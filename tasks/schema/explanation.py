@@ -16,7 +16,9 @@ class Explanation(Section):
     enabled: bool = Field(description="whether answers are explained at all")
     images: int = Field(ge=6, le=60, description="of the test split, that are explained")
     methods: list[Attribution] = Field(
-        min_length=1, description="grad_cam needs a network with convolutions"
+        min_length=1,
+        description="of grad_cam (not of vision transformers), integrated_gradients, shap, "
+        "lime, occlusion",
     )
 
     @field_validator("methods")
