@@ -128,6 +128,9 @@ def _compare(graph: Path, shards: Shards, params: Params, sets: dict[str, Pixels
     middle = np.asarray(train.images)[:, side, side]
     fitting = {"embedding": run(middle)[1], "labels": np.asarray(train.labels)}
     peers = scores(fitting, outputs)
+    test = shards.split("test")
+    accuracy = (run(test.images)[0].argmax(1) == test.labels).mean()
+    print(f"accuracy {accuracy:.1%} of {len(test)} images; chosen {chosen.score.name}", flush=True)
     areas = {f"ours: {chosen.score.name}, chosen": _areas(ours)}
     for one in chosen.scores:
         each = {name: one(*found.values()) for name, found in outputs.items()}
@@ -150,7 +153,6 @@ def _report(found: list[Areas]) -> None:
     for name in found[0]:
         if not name.endswith(", chosen"):
             rows[name] = [one[name] for one in found]
-    print(f"chosen: {', '.join(chosen)}")
     print(f"\n{'AUROC':28}{''.join(f'{kind:>17}' for kind in kinds)}{'mean':>9}")
     means = {}
     for name, each in rows.items():

@@ -96,6 +96,7 @@ def make_bundle(
     """Writes a signed bundle of a logistic regression on digits; `regularisation` varies it.
 
     `more` are figures of its metrics.json.
+    With `strange_from` it has a score, and images from there are strange.
     """
 
     def make(
@@ -103,6 +104,7 @@ def make_bundle(
         name: str = "bundle",
         runtime: RuntimeName = "onnxruntime",
         more: dict | None = None,
+        strange_from: float | None = None,
     ) -> Bundle:
         from sklearn.linear_model import LogisticRegression
 
@@ -112,7 +114,10 @@ def make_bundle(
         path = tmp_path / name
 
         def fill(directory: Path) -> None:
-            onnx.save(_graph(model.coef_, model.intercept_), directory / MODEL)
+            graph = _graph(model.coef_, model.intercept_)
+            if strange_from is not None:
+                _add_score(graph)
+            onnx.save(graph, directory / MODEL)
             np.savez(
                 directory / REFERENCE,
                 probabilities=model.predict_proba(_flat(digit_images[HELD_OUT:])).astype("f4"),
@@ -131,7 +136,11 @@ def make_bundle(
             }
             (directory / METRICS).write_text(json.dumps(figures | (more or {})))
 
-        write_bundle(path, _info(float(accuracy), runtime), settings, fill)
+        info = _info(float(accuracy), runtime)
+        if strange_from is not None:
+            decision = info.decision.model_copy(update={"strange_from": strange_from})
+            info = info.model_copy(update={"decision": decision, "ood_score": "energy"})
+        write_bundle(path, info, settings, fill)
         return open_bundle(path, settings)
 
     return make
@@ -238,6 +247,20 @@ def _graph(weights: np.ndarray, bias: np.ndarray) -> onnx.ModelProto:
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def _add_score(model: onnx.ModelProto) -> None:
+    """Output "ood_score": the energy of the logits."""
+    axis = numpy_helper.from_array(np.array([1], np.int64), "of_classes")
+    model.graph.initializer.append(axis)
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceLogSumExp", ["logits", "of_classes"], ["sum"], keepdims=0),
+            helper.make_node("Neg", ["sum"], ["ood_score"]),
+        ]
+    )
+    score = helper.make_tensor_value_info("ood_score", TensorProto.FLOAT, ["N"])
+    model.graph.output.append(score)
 
 
 def _info(accuracy: float, runtime: RuntimeName) -> BundleInfo:

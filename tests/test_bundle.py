@@ -112,6 +112,30 @@ def test_a_bundle_without_a_decision_always_answers(digits_bundle, settings, dig
         assert ALWAYS_ANSWERS.prediction_set(row) == [row.argmax()]
 
 
+def test_a_bundle_from_before_scores_and_calibrations_opens(digits_bundle, settings, digit_images):
+    """bundle.json as it was: none of the keys that came later."""
+    path = digits_bundle.path / "bundle.json"
+    values = json.loads(path.read_text())
+    for key in ("calibration", "ood_score"):
+        del values[key]
+    del values["decision"]["strange_from"]
+    path.write_text(json.dumps(values))
+    sign_directory(digits_bundle.path, settings)
+    old = open_bundle(digits_bundle.path, settings)
+    assert (old.info.calibration, old.info.ood_score) == ("temperature", None)
+    assert len(old.judge(digit_images[:3])) == 2
+    assert not old.info.decision.strange(None)
+    assert not old.info.decision.strange(1e9)
+
+
+def test_a_bundle_with_a_score_gives_it_beside_the_rest(make_bundle, digit_images):
+    bundle = make_bundle(strange_from=-5.0)
+    probabilities, embedding, scores = bundle.judge(digit_images[:20])
+    np.testing.assert_array_equal(probabilities, bundle.predict(digit_images[:20])[0])
+    assert (embedding.shape, scores.shape) == ((20, 64), (20,))
+    assert [bundle.info.decision.strange(float(one)) for one in scores] == list(scores >= -5)
+
+
 def test_reopened_it_is_the_same(digits_bundle, settings):
     again = open_bundle(str(digits_bundle.path), settings)
     assert (again.digest, again.info) == (digits_bundle.digest, digits_bundle.info)

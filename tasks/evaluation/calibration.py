@@ -59,13 +59,14 @@ def calibrate(asked: str, logits: Logits, labels: Ints, seed: int) -> Calibratio
     """Fit the method `asked` for, or with "auto" the best, to validation logits N×C, labels [N].
 
     "auto" takes a temperature, unless another method has a lower NLL on held-out images by more
-    than the standard error of the difference.
+    than the standard error of the difference. Where the images are few, or do not even tell a
+    temperature, nothing else is tried.
     """
-    every_right = bool((logits.argmax(1) == labels).all())
-    if asked == "auto" and (len(labels) < _FEWEST or every_right):
-        told = "all of them are classified right" if every_right else f"fewer than {_FEWEST}"
-        only = f"{len(labels):,} validation images ({told}) do not tell more than a temperature."
-        return Calibration(fit("temperature", logits, labels), only)
+    plain = fit("temperature", logits, labels)
+    if asked == "auto" and (len(labels) < _FEWEST or plain.temperature.note):
+        few = f"There are {len(labels)} validation images, fewer than {_FEWEST}."
+        why = plain.temperature.note or few
+        return Calibration(plain, f"{why} So nothing but a temperature was tried.")
     found = cross_validate(logits, labels, seed) if len(labels) >= FOLDS else {}
     if asked != "auto":
         method = next(name for name in METHODS if name == asked)
@@ -76,7 +77,7 @@ def calibrate(asked: str, logits: Logits, labels: Ints, seed: int) -> Calibratio
         reason = f"Its NLL on held-out validation images is lower by {told} than a temperature's."
         return Calibration(fit(best, logits, labels), reason, found)
     reason = "No other method is better on held-out validation images beyond a standard error."
-    return Calibration(fit("temperature", logits, labels), reason, found)
+    return Calibration(plain, reason, found)
 
 
 def alike(other: Calibration, logits: Logits, labels: Ints) -> Calibration:

@@ -4,7 +4,7 @@ Takes logits and probabilities from the runtime of each, gives `Evidence`: every
 file, the report, the model card and the bundle say.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.bundle import EMBEDDING
-from tasks.data.shards import Shards, ShardSplit
-from tasks.errors import CompressionError, DataError
-from tasks.evaluation.calibration import Calibration, alike, calibrate
+from tasks.data.shards import Shards
+from tasks.errors import DataError
+from tasks.evaluation.calibration import Calibration, alike
 from tasks.evaluation.candidates import Candidates
 from tasks.evaluation.decisions import Decided, decide
-from tasks.evaluation.folding import LOGITS, check_elsewhere, check_folded, fold, run_folded
+from tasks.evaluation.deployed import HELD_OUT, Deployed, check_classes, deploy
+from tasks.evaluation.folding import LOGITS
 from tasks.evaluation.graph import open_graph
-from tasks.evaluation.ood import choose_score, measure_strangeness, strange_from
-from tasks.evaluation.ood_table import ood_figures
 from tasks.evaluation.parts import Parts, measure_parts
 from tasks.evaluation.temperature import Temperature
 from tasks.metrics.bootstrap import ScoredIntervals, paired_difference, score_intervals
@@ -36,8 +34,6 @@ from tasks.metrics.reliability import (
 )
 from tasks.pixels import STATISTICS
 from tasks.schema import Evaluate
-
-_OUTPUTS = (LOGITS, EMBEDDING)
 
 
 @dataclass(frozen=True)
@@ -103,41 +99,30 @@ def gather_evidence(
     Raises DataError when the test or validation split is empty, CompressionError when a
     candidate does not fit the shards or the folded graph is not what it was folded from.
     """
-    test, validation = _split(shards, "test"), _split(shards, "validation")
-    truth = [np.asarray(split.labels) for split in (test, validation)]
-    name, seed = candidates.chosen, params.seed
-    runtime = candidates.named(name).runtime
-    run = open_graph(candidates.file(name), _OUTPUTS, runtime)
-    before = [run(split.images) for split in (test, validation)]
-    _check_classes(before[0][0], shards, candidates.file(name))
-    calibration = calibrate(params.calibration, before[1][0], truth[1], seed)
-    strange = choose_score(shards, run, before[1], params) if params.ood.enabled else None
-    score, calibrator = strange and strange.score, calibration.calibrator
-    fold(candidates.file(name), calibrator, score, model)
-    seen = [run_folded(model, split.images, score, runtime) for split in (test, validation)]
-    check_folded(seen[0], before[0], calibrator, score, model)
-    if runtime != "onnxruntime":
-        check_elsewhere(candidates.file(name), model, test.images, calibrator, score)
-    deployed = measure(name, truth[0], before[0][0], calibration, params, seen[0][0])
-    fp32 = _measure_fp32(shards, candidates, calibration, params)
-    limit = strange_from(seen[1][2], params) if strange else None
-    parts = measure_parts(shards, candidates, deployed, params)
-    if strange and limit is not None:
-        outputs = [*before[0], seen[0][2]]
-        found = measure_strangeness(strange, shards, run, outputs, limit, params)
-        parts = replace(parts, ood=ood_figures(found, shards, params.ood.keep))
+    _check_held_out(shards)
+    made = deploy(shards, candidates, params, model)
+    truth = {name: np.asarray(shards.split(name).labels) for name in HELD_OUT}
+    probabilities = {name: outputs[0] for name, outputs in made.seen.items()}
+    logits, name = made.before["test"][0], candidates.chosen
+    deployed = measure(name, truth["test"], logits, made.calibration, params, probabilities["test"])
+    fp32 = _measure_fp32(shards, candidates, made.calibration, params)
     return Evidence(
         shards=shards,
         candidates=candidates,
         deployed=deployed,
         fp32=fp32,
         difference=paired_difference(
-            fp32.correct, deployed.correct, params.resamples, params.confidence, seed
+            fp32.correct, deployed.correct, params.resamples, params.confidence, params.seed
         ),
-        reference=_reference(seen, (test, validation)),
+        reference=_reference(shards, made),
         size_bytes=model.stat().st_size,
-        decided=decide((seen[1][0], truth[1]), (seen[0][0], truth[0]), params, limit),
-        parts=parts,
+        decided=decide(
+            (probabilities["validation"], truth["validation"]),
+            (probabilities["test"], truth["test"]),
+            params,
+            made.strange_from,
+        ),
+        parts=measure_parts(shards, candidates, deployed, made.strangeness(shards, params), params),
     )
 
 
@@ -179,32 +164,23 @@ def _measure_fp32(
     run = open_graph(path, [LOGITS], runtime)
     test, validation = shards.split("test"), shards.split("validation")
     (logits,), (known,) = run(test.images), run(validation.images)
-    _check_classes(logits, shards, path)
+    check_classes(logits, shards, path)
     calibration = alike(deployed, known, np.asarray(validation.labels))
     return measure(candidates.fp32, np.asarray(test.labels), logits, calibration, params)
 
 
-def _check_classes(logits: Logits, shards: Shards, path: Path) -> None:
-    if logits.shape[1] != len(shards.classes):
-        raise CompressionError(
-            f"{path} tells {logits.shape[1]} classes apart, the shards hold "
-            f"{len(shards.classes)}; `dvc repro compress` brings them together"
-        )
+def _check_held_out(shards: Shards) -> None:
+    for name in HELD_OUT:
+        if not len(shards.split(name)):
+            raise DataError(
+                f"the {name} split holds no images, so nothing can be said of the model; "
+                f"add images or raise split.{name} in conf/params.yaml"
+            )
 
 
-def _split(shards: Shards, name: str) -> ShardSplit:
-    split = shards.split(name)
-    if not len(split):
-        raise DataError(
-            f"the {name} split holds no images, so nothing can be said of the model; "
-            f"add images or raise split.{name} in conf/params.yaml"
-        )
-    return split
-
-
-def _reference(
-    seen: list[list[npt.NDArray[np.float32]]], splits: tuple[ShardSplit, ...]
-) -> dict[str, npt.NDArray[Any]]:
+def _reference(shards: Shards, made: Deployed) -> dict[str, npt.NDArray[Any]]:
+    seen = [made.seen[name] for name in HELD_OUT]
+    splits = [shards.split(name) for name in HELD_OUT]
     return {
         "probabilities": np.concatenate([part[0] for part in seen]),
         "embedding": np.concatenate([part[1] for part in seen]),

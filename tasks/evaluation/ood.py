@@ -14,9 +14,10 @@ from tasks.data.shards import Shards, ShardSplit
 from tasks.evaluation.ood_scores import Score, fit_scores
 from tasks.evaluation.robustness import chosen_rows
 from tasks.evaluation.strange_images import FOLDER, MOST, folder_images, strange_images
-from tasks.metrics.classification import Floats
+from tasks.metrics.classification import Ints
 from tasks.metrics.strangeness import area, missed, threshold
 from tasks.pixels import Images, Pixels
+from tasks.runtime import Floats
 from tasks.schema import Evaluate, OodScore
 
 Run = Callable[[Images], list[Floats]]  # images → logits N×C and embedding N×D
@@ -107,7 +108,7 @@ def measure_strangeness(
     return Strangeness(chosen, limit, deployed, kinds)
 
 
-def _training(shards: Shards, run: Run, seed: int) -> tuple[Floats, np.ndarray]:
+def _training(shards: Shards, run: Run, seed: int) -> tuple[Floats, Ints]:
     """Embeddings and labels of training images, of each its middle."""
     split, size = shards.split("train"), shards.contract.size
     rows = chosen_rows(split.labels, _TRAINING, seed)

@@ -14,7 +14,8 @@ from tasks.evaluation.candidates import Candidates
 from tasks.evaluation.explanation.figures import Answers, ExplanationFigures
 from tasks.evaluation.factors import factor_of, factors_of
 from tasks.evaluation.groups import compare_all
-from tasks.evaluation.ood_table import OodFigures
+from tasks.evaluation.ood import Strangeness
+from tasks.evaluation.ood_table import OodFigures, ood_figures
 from tasks.evaluation.robustness import measure_robustness
 from tasks.evaluation.robustness_table import RobustnessFigures, robustness_figures
 from tasks.evaluation.slices import search
@@ -35,8 +36,7 @@ class Parts:
     slices: SlicesFigures | None
     explanation: ExplanationFigures | None
     adversarial: AdversarialFigures | None
-    ood: OodFigures | None = None
-    """Comes with the graph that is deployed, which holds its score."""
+    ood: OodFigures | None
 
     def as_metrics(self) -> dict[str, Any]:
         """For data/metrics/evaluate.json: a key a part, null where it is turned off."""
@@ -54,14 +54,22 @@ class Parts:
 
 
 def measure_parts(
-    shards: Shards, candidates: Candidates, deployed: "Measured", params: Evaluate
+    shards: Shards,
+    candidates: Candidates,
+    deployed: "Measured",
+    strange: Strangeness | None,
+    params: Evaluate,
 ) -> Parts:
-    """Measure every part that is turned on, on the frozen test split."""
+    """Measure every part that is turned on, on the frozen test split.
+
+    `strange` was measured with the graph that is deployed, which holds its score.
+    """
     return Parts(
         slices=_slices(shards, deployed.predicted, params),
         robustness=_robustness(shards, candidates, params),
         explanation=_explanation(shards, candidates, deployed, params),
         adversarial=_adversarial(shards, candidates, params),
+        ood=ood_figures(strange, shards, params.ood.keep) if strange else None,
     )
 
 

@@ -157,6 +157,10 @@ def test_few_images_and_no_mistakes_tell_no_more_than_a_temperature():
     found = calibrate("auto", right, np.arange(100) % 5, 0)
     assert (found.method, found.held_out) == ("temperature", {})
     assert "classified right" in found.reason
+    same = np.zeros((100, 5), np.float32)  # the labels' shares alone would be learnt, as biases
+    found = calibrate("auto", same, np.minimum(np.arange(100) % 5, 2), 0)
+    assert found.method == "temperature"
+    assert "do not tell a temperature" in found.reason
 
 
 def test_what_is_asked_for_is_taken_though_it_is_worse():

@@ -50,7 +50,8 @@ def test_a_model_that_always_says_the_same_is_told(pipeline, network):
     write_candidates(pipeline / "data/candidates", {"fp32": network, "int8": network})
     main()
     found = read_metrics(pipeline)
-    assert any("predicts 3 for every test image" in remark for remark in found["remarks"])
+    # Which one calibration may have changed: all that is left to learn is how frequent they are.
+    assert any("for every test image: it has learned nothing" in one for one in found["remarks"])
     assert found["deployed"]["balanced_accuracy"]["value"] == pytest.approx(0.1)
     assert found["agreement_with_fp32"] == 1.0
 

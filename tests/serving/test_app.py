@@ -68,6 +68,39 @@ def test_answers_say_what_the_model_is_not_sure_of(client, digits_bundle, digit_
     assert client.get("/v1/model").json()["decision"] == decision.model_dump()
 
 
+def test_answers_say_which_images_are_strange(
+    make_bundle, digit_images, png, settings: Settings
+) -> None:
+    judge = make_bundle(strange_from=0.0).judge
+    *_, known = judge(digit_images[1200:1264])
+    limit = float(np.quantile(known, 0.9))
+    bundle = make_bundle(name="strange", strange_from=limit)
+    releases.publish(bundle, 8, settings)
+    with TestClient(create_app(settings, LIMITS)) as client:
+        answers = []
+        for image in digit_images[1200:1264]:
+            files = image_parts(("digit.png", png(image)))
+            answers += client.post("/v1/predict", files=files).json()["predictions"]
+        card = client.get("/v1/model").json()
+    assert [one["ood_score"] for one in answers] == pytest.approx(known.tolist(), abs=1e-5)
+    for one in answers:
+        assert one["strange"] == (one["ood_score"] >= limit)
+        # Apart from that it answers as ever: strange and not sure are two things.
+        assert one["abstain"] == (one["probability"] < bundle.info.decision.abstain_below)
+    assert sum(one["strange"] for one in answers) in (6, 7)
+    assert card["ood_score"] == "energy"
+    assert card["decision"]["strange_from"] == limit
+
+
+def test_a_model_without_a_score_calls_nothing_strange(client, digit_images, png) -> None:
+    files = image_parts(("digit.png", png(digit_images[1200])))
+    (answer,) = client.post("/v1/predict", files=files).json()["predictions"]
+    assert answer["ood_score"] is None
+    assert answer["strange"] is False
+    card = client.get("/v1/model").json()
+    assert (card["calibration"], card["ood_score"]) == ("temperature", None)
+
+
 def test_pixels_are_those_of_the_bundle(client, digits_bundle, png) -> None:
     """Resized, rotated by EXIF, transparent: the server sees what preparation saw."""
     random = np.random.default_rng(0)
