@@ -17,7 +17,7 @@ TITLES: dict[OodScore, str] = {
     "relative_mahalanobis": "relative Mahalanobis",
 }
 _SAMPLE = 64  # pixels of the pictures
-_STRANGEST = 8
+_STRANGEST = 7
 
 
 @dataclass(frozen=True)

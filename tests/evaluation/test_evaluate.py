@@ -216,7 +216,7 @@ def test_report_is_self_contained_and_shows_the_verdict_first(finished, bundle):
     accuracy = f"{100 * bundle.info.measurements.accuracy:.1f}\xa0%"
     assert page.text.index(accuracy) < page.text.index("Every class")
     mistakes = round((1 - bundle.info.measurements.accuracy) * 497)
-    strange = 5 + 8  # a picture of each kind, and the strangest test images
+    strange = 5 + 7  # a picture of each kind, and the strangest test images
     assert html.count("<img") == min(24, mistakes) + len(ALL) + strange  # one of each corruption
     for expected in ("int8", "0.04 ms", bundle.info.lineage.params_hash, "Reliability", "Loss"):
         assert expected in page.text
