@@ -161,6 +161,11 @@ def remarks(evidence: Evidence, classes: Names) -> list[str]:
             break
     if evidence.decided.note:
         notes.append(evidence.decided.note)
+    if evidence.decided.decision.set_from == 0:
+        notes.append(
+            f"Prediction sets hold every class: on {len(evidence.shards.split('validation'))} "
+            "validation images no smaller sets can promise what evaluate.set_coverage asks for."
+        )
     images, bins = len(evidence.deployed.labels), len(evidence.deployed.after.images)
     if images < 20 * bins:
         notes.append(
@@ -172,6 +177,8 @@ def remarks(evidence: Evidence, classes: Names) -> list[str]:
 
 def _class_remarks(evidence: Evidence, classes: Names) -> list[str]:
     support = evidence.deployed.confusion.sum(1)
+    learnt = np.bincount(evidence.shards.split("train").labels, minlength=len(classes))
+    unseen = [classes[i] for i in np.flatnonzero((support > 0) & (learnt == 0))]
     absent = [classes[i] for i in np.flatnonzero(support == 0)]
     few = [classes[i] for i in np.flatnonzero((support > 0) & (support < _FEW))]
     notes = []
@@ -179,6 +186,11 @@ def _class_remarks(evidence: Evidence, classes: Names) -> list[str]:
         notes.append(
             f"No test images of {_listed(absent)}: their recall and F1 are not known, and the "
             "means over classes leave them out."
+        )
+    if unseen:
+        notes.append(
+            f"No training images of {_listed(unseen)}: the model cannot have learnt them, and "
+            f"their {support[learnt == 0].sum():,} test images are counted like all others."
         )
     if few:
         notes.append(f"Fewer than {_FEW} test images of {_listed(few)}: mind the intervals.")
