@@ -92,7 +92,7 @@ def _simulate(
         _difference(answers, rows, seed, mine, theirs)
         if len(answers.corrupted):
             _corruption(answers.corrupted, size, seed, mine, theirs)
-        held.append(_sets(answers, rows, _draw(answers.labels, size, random), mine, theirs, seed))
+        held.append(_sets(answers, rows, _draw(answers.labels, size, random), seed, mine, theirs))
     means = [
         {name: float(np.nanmean(hit)) for name, hit in hits.items()} for hits in (mine, theirs)
     ]

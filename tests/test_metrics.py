@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 
-from tasks.metrics.bootstrap import paired_difference, score_intervals
+from tasks.metrics.bootstrap import paired_difference, score_intervals, share_interval
 from tasks.metrics.classification import confusion_matrix, recall_by_class, scores_of
 from tasks.metrics.ranking import ranked
 
@@ -166,6 +166,24 @@ def test_paired_difference_is_exact_and_narrower_than_unpaired():
 def test_equal_models_differ_by_nothing():
     right = np.array([True, False, True])
     assert paired_difference(right, right, 100, 0.95, 0) == (0.0, 0.0, 0.0)
+
+
+def test_few_disagreements_leave_much_open():
+    """Three of 100 pairs, all one way: the two could still be as good as each other."""
+    right = np.ones(100, bool)
+    worse = right.copy()
+    worse[:3] = False
+    difference, low, high = paired_difference(right, worse, 4000, 0.95, seed=0)
+    assert difference == pytest.approx(-0.03)
+    assert low <= -0.07
+    assert high == pytest.approx(0, abs=0.0101)
+
+
+def test_a_share_has_wilsons_interval():
+    for right in (0, 3, 40):
+        expected = binomtest(right, 40).proportion_ci(0.95, "wilson")
+        found = share_interval(np.arange(40) < right, 0.95)
+        assert found == pytest.approx((right / 40, expected.low, expected.high))
 
 
 @pytest.mark.parametrize(("a", "b"), [([], []), ([True], [True, False])])
