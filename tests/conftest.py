@@ -95,7 +95,8 @@ def make_bundle(
 ) -> Callable[..., Bundle]:
     """Writes a signed bundle of a logistic regression on digits; `regularisation` varies it.
 
-    `more` are figures of its metrics.json. With `strange_from` it has a score, and images from there are strange.
+    `more` are figures of its metrics.json. With `strange_from` it has a score, and images from
+    there are strange.
     """
 
     def make(
