@@ -1,14 +1,15 @@
 """The section of the sweep: what is searched, how, for what, and for how long."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from tasks.schema.section import Section
 
 Scalar = str | int | float | bool
-Objective = Literal["loss", "accuracy", "latency", "size"]
+Quality = Literal["loss", "accuracy", "macro_f1"]
+Objective = Quality | Literal["latency", "size"]
 
 
 class _Dimension(Section):
@@ -80,7 +81,8 @@ class Tune(Section):
         description="what ends a trial early; none where there are several objectives"
     )
     objectives: list[Objective] = Field(
-        min_length=1, description="loss or accuracy (validation), then latency, size or both"
+        min_length=1,
+        description="loss, accuracy or macro_f1 (validation), then latency, size or both",
     )
     keep: int = Field(ge=0, description="best trials whose weights are kept")
     space: dict[str, Range] = Field(description="dotted keys of the train section")
@@ -94,8 +96,10 @@ class Tune(Section):
     @model_validator(mode="after")
     def _objectives_fit(self) -> Self:
         first, *others = self.objectives
-        if first not in ("loss", "accuracy") or not set(others) <= {"latency", "size"}:
-            raise ValueError("objectives are loss or accuracy first, then latency, size or both")
+        if first not in get_args(Quality) or not set(others) <= {"latency", "size"}:
+            raise ValueError(
+                "objectives are loss, accuracy or macro_f1 first, then latency, size or both"
+            )
         if len(set(others)) < len(others):
             raise ValueError("objectives must be named once each")
         if others and self.pruner != "none":

@@ -78,7 +78,11 @@ class Train(Section):
     )
     precision: Literal["fp32", "bf16", "fp16"]
     compile: bool
-    patience: int = Field(ge=1, description="epochs without a better validation loss")
+    patience: int = Field(ge=1, description="epochs without a better one, by keep_by")
+    keep_by: Literal["loss", "macro_f1"] = Field(
+        description="the epoch whose weights are kept: of the lowest validation loss, or of the "
+        "highest macro-F1 on validation images"
+    )
     seed: int = Field(ge=0, description="of initialisation, order and augmentation")
     device: Literal["auto", "cpu", "cuda"]
     on_divergence: Literal["stop", "step_back"]

@@ -38,7 +38,7 @@ def write_best(path: Path, values: Mapping[str, object], facts: Mapping[str, obj
     """Write the winning dotted values and what is known of the trial, some or all of FACTS.
 
     `trial` is its number (from 0), `value` what it reached of the first of tune.objectives,
-    `accuracy` the validation accuracy of the epoch with the lowest validation loss.
+    `accuracy` the validation accuracy of the epoch whose weights were kept.
     """
     from ruamel.yaml import YAML
 

@@ -39,6 +39,7 @@ class Epoch:
     train_loss: float
     validation_loss: float
     validation_accuracy: float
+    validation_macro_f1: float
     lr: float  # after the last step
     gradient_norm: float  # mean over the steps, before clipping
     images_per_second: float = field(compare=False)  # in training

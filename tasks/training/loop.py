@@ -45,7 +45,7 @@ class FitResult:
 
     @property
     def best(self) -> Epoch:
-        """The epoch with the lowest validation loss."""
+        """The epoch whose weights are kept."""
         return self.history[self.best_epoch - 1]
 
 
@@ -61,10 +61,11 @@ def fit(
     on_epoch: Callable[[Epoch], None] | None = None,
     on_step: Callable[[StepHealth], None] | None = None,
 ) -> FitResult:
-    """Train until `config.epochs` or no better validation loss for `config.patience` epochs.
+    """Train until `config.epochs` or no better epoch for `config.patience` epochs.
 
-    The model ends with the weights of the lowest validation loss (cross-entropy without
-    smoothing, the classes weighted as `config.imbalance` asks), in evaluation mode, on the CPU.
+    The model ends with the weights of the best, in evaluation mode, on the CPU: that of the lowest
+    validation loss (cross-entropy without smoothing, the classes weighted as `config.imbalance`
+    asks), or of the highest macro-F1, as `config.keep_by` says.
 
     Args:
         model: gives logits float N×C for normalised float N×3×S×S.

@@ -5,18 +5,24 @@ from optuna.trial import FrozenTrial, TrialState
 from tasks.schema import Budget, Tune
 
 Trials = list[FrozenTrial]
+_HIGHER = ("accuracy", "macro_f1")  # of the objectives, those of which more is better
 
 
 def ranked(trials: Trials, tune: Tune, budget: Budget) -> Trials:
     """The completed trials, best first.
 
-    By the first objective (validation loss or accuracy), the earlier of equals. Where latency or
-    size are objectives too, trials within budget.max_latency_ms and budget.max_size_mb come
-    first; the others follow by how far they are over, so that the least far is taken when none is
-    within.
+    By the first objective (validation loss, accuracy or macro-F1), the earlier of equals.
+    Where latency or size are objectives too, trials within budget.max_latency_ms and
+    budget.max_size_mb come first; the others follow by how far they are over, so that the least far
+    is taken when none is within.
     """
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     return sorted(complete, key=lambda trial: _order(trial, tune, budget))
+
+
+def rises(objective: str) -> bool:
+    """Whether more of one of tune.objectives is better."""
+    return objective in _HIGHER
 
 
 def excess(trial: FrozenTrial, tune: Tune, budget: Budget) -> float:
@@ -32,5 +38,5 @@ def excess(trial: FrozenTrial, tune: Tune, budget: Budget) -> float:
 
 def _order(trial: FrozenTrial, tune: Tune, budget: Budget) -> tuple[float, ...]:
     first, *others = trial.values
-    quality = -first if tune.objectives[0] == "accuracy" else first
+    quality = -first if rises(tune.objectives[0]) else first
     return (excess(trial, tune, budget), quality, *others, trial.number)

@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tasks.errors import ParamsError, ServiceError, TrainingError
 from tasks.schema import Tune
 from tasks.training.accounting import Trials, budget_used, paid
+from tasks.training.ranking import rises
 from tasks.training.search import Values, inside, pruner, sampler, suggest
 from tasks.training.storage import Journal, Place
 
@@ -180,7 +181,7 @@ def _load(storage: BaseStorage, place: Place, config: Tune) -> optuna.Study:
 
 def direction(objective: str) -> Literal["minimize", "maximize"]:
     """Optuna's direction of one of tune.objectives."""
-    return "maximize" if objective == "accuracy" else "minimize"
+    return "maximize" if rises(objective) else "minimize"
 
 
 def _give_up_lost(study: optuna.Study, place: Place) -> None:

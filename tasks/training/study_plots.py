@@ -11,10 +11,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tasks.files import atomic_write
 from tasks.schema import Tune
+from tasks.training.ranking import rises
 
 _LABELS = {
     "loss": "validation loss",
     "accuracy": "validation accuracy",
+    "macro_f1": "validation macro-F1",
     "latency": "latency, ms",
     "size": "size, MB",
 }
@@ -55,7 +57,7 @@ def _plots(show: ModuleType, study: optuna.Study, tune: Tune) -> Iterator[tuple[
     if len(tune.objectives) > 1:
         about["target"] = _first
         # What is asked is which keys bring low values.
-        lower["target"] = _negated if tune.objectives[0] == "accuracy" else _first
+        lower["target"] = _negated if rises(tune.objectives[0]) else _first
         names = [_LABELS[name] for name in tune.objectives]
         yield "pareto_front", show.plot_pareto_front(study, target_names=names)
     yield "history", show.plot_optimization_history(study, **about)

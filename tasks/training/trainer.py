@@ -36,6 +36,7 @@ from tasks.training.health import (
     report,
 )
 from tasks.training.inference import predict
+from tasks.training.keeping import better, macro_f1
 from tasks.training.learner import Learner
 from tasks.training.losses import Loss, class_counts, training_loss, validation_weights
 from tasks.training.models import ModelSpec
@@ -151,11 +152,11 @@ class Trainer:
         self.watch.check()
         train_loss, norm = self.epoch.means()
         rate, memory = self.epoch.images_per_second(), peak_memory_mb(self.device)
-        loss, accuracy = self._validate()
-        self.watch.check_epoch(number, loss)
+        scores = self._validate()
+        self.watch.check_epoch(number, scores[0])
         took = time.perf_counter() - started, self.meter.joules
         measured = rate, memory, *took
-        epoch = Epoch(number, train_loss, loss, accuracy, self.learner.lr, norm, *measured)
+        epoch = Epoch(number, train_loss, *scores, self.learner.lr, norm, *measured)
         self._end(epoch)
         report(epoch, self.config.epochs)
         return epoch
@@ -200,25 +201,26 @@ class Trainer:
             self.on_step(StepHealth(step, *self.interval.means(), lr, rate, memory))
         self.interval = Tally.empty(self.device)
 
-    def _validate(self) -> tuple[float, float]:
-        """Cross-entropy (with the remedy's class weights) and accuracy on validation images."""
+    def _validate(self) -> tuple[float, float, float]:
+        """Cross-entropy (with the remedy's class weights), accuracy and macro-F1 on validation."""
         count = len(self.validation)
         rows = distributed.own_rows(count)
         images = self.validation.images
         own = torch.from_numpy(predict(self.learner.result, images, self.spec, rows))
         logits = distributed.gathered(own.to(self.device), count).cpu()
         labels = torch.from_numpy(np.array(self.validation.labels))
-        accuracy = (logits.argmax(1) == labels).double().mean()
+        predicted = logits.argmax(1)
+        accuracy = (predicted == labels).double().mean()
         loss = F.cross_entropy(logits.double(), labels, self.class_weights)
-        return float(loss), float(accuracy)
+        return float(loss), float(accuracy), macro_f1(predicted.numpy(), labels.numpy())
 
     def _end(self, epoch: Epoch) -> None:
         """Count the epoch, and keep its weights if they are the best."""
         self.learner.schedule.end_epoch(epoch.validation_loss)
         self.history.append(epoch)
         self.epoch = Tally.empty(self.device)
-        best = self.history[self.best_epoch - 1].validation_loss if self.best_epoch else None
-        if best is None or epoch.validation_loss < best:
+        best = self.history[self.best_epoch - 1] if self.best_epoch else None
+        if best is None or better(epoch, best, self.config):
             self.best_epoch = epoch.epoch
             state = self.learner.result.state_dict()
             self.best_weights = {name: value.detach().clone() for name, value in state.items()}

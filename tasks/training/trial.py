@@ -60,9 +60,9 @@ class Sweep:
     def __call__(self, trial: optuna.Trial) -> list[float]:
         """Train one trial; gives its value for each of tune.objectives.
 
-        Loss in nats per image and accuracy are the validation images', at the epoch whose
-        weights are kept. Raises optuna.TrialPruned, and TrainingError when it diverges or is too
-        large for the memory.
+        Loss in nats per image, accuracy and macro-F1 are the validation images', at the epoch
+        whose weights are kept. Raises optuna.TrialPruned, and TrainingError when it diverges or is
+        too large for the memory.
         """
         key, name = f"{self.key}-trial-{trial.number}", f"trial {trial.number}"
         run = open_run(key, name, self.key, self.settings, restart=True)
@@ -169,5 +169,4 @@ def shown(values: dict[str, object]) -> str:
 
 
 def _quality(epoch: Epoch, tune: Tune) -> float:
-    accuracy = tune.objectives[0] == "accuracy"
-    return epoch.validation_accuracy if accuracy else epoch.validation_loss
+    return float(getattr(epoch, f"validation_{tune.objectives[0]}"))

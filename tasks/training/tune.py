@@ -59,9 +59,8 @@ def sweep(params: Params, shards: Shards, settings: Settings, target: Path) -> N
         run.file(path, PLOTS)
     facts = dict(zip(params.tune.objectives, best[0].values, strict=True))
     facts["accuracy"] = best[0].user_attrs["accuracy"]
-    run.metrics(
-        {f"best_validation_{name}": facts[name] for name in ("loss", "accuracy") if name in facts}
-    )
+    qualities = [name for name in ("loss", "accuracy", "macro_f1") if name in facts]
+    run.metrics({f"best_validation_{name}": facts[name] for name in qualities})
     run.metrics({f"best_{name}": facts[name] for name in ("latency", "size") if name in facts})
     run.finish()
     _say(best[0], len(trials), objective)

@@ -41,7 +41,7 @@ def test_photographs_of_many_shapes(repository, visionloop, photo_folder):
     assert (params.prepare.size, params.prepare.resize) == (64, "letterbox")
     assert params.train.augment.flip is True
     assert params.train.batch_size == 16
-    assert params.train.imbalance.logit_adjustment == 0
+    assert (params.train.imbalance.logit_adjustment, params.train.keep_by) == (0, "loss")
 
 
 def test_small_square_scans(repository, visionloop, digit_folder):
@@ -74,7 +74,9 @@ def test_classes_of_unequal_size_have_their_logits_adjusted(repository, visionlo
         path.unlink()
     result = visionloop("init", "--data", str(photo_folder), "--yes")
     assert result.exit_code == 0, result.output
-    assert load_params().train.imbalance.logit_adjustment == 1.0
+    params = load_params()
+    assert params.train.imbalance.logit_adjustment == 1.0
+    assert (params.train.keep_by, params.tune.objectives) == ("macro_f1", ["macro_f1"])
     assert "the largest class has 5 times the smallest" in PARAMS.read_text()
 
 

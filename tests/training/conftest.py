@@ -87,6 +87,7 @@ TRAIN: dict[str, Any] = {
     "precision": "fp32",
     "compile": False,
     "patience": 5,
+    "keep_by": "loss",
     "seed": 0,
     "device": "cpu",
     "on_divergence": "stop",

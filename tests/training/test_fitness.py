@@ -84,7 +84,7 @@ def test_a_loss_that_rises_while_every_held_out_image_is_right_is_no_overfitting
     model = build(spec.model_copy(update={"width": 8}))
     splits = shards.split("train"), shards.split("validation")
     fit(model, *splits, spec, settings)
-    best = Epoch(1, 0.2, 0.01, 1.0, 0.1, 1.0, 1000.0, 0.0)
+    best = Epoch(1, 0.2, 0.01, 1.0, 1.0, 0.1, 1.0, 1000.0, 0.0)
     turned = replace(best, epoch=2, train_loss=0.1, validation_loss=0.05)
     for accuracy, state in ((1.0, "good"), (0.7, "overfitting")):
         history = [best, replace(turned, validation_accuracy=accuracy)]

@@ -180,8 +180,8 @@ def test_several_objectives_give_a_front_and_the_budget_chooses(
         ({"trials": None, "minutes": None}, "a sweep needs an end"),
         ({"objectives": ["accuracy", "size"], "pruner": "median"}, "set pruner to none"),
         ({"objectives": ["accuracy", "size"], "sampler": "cmaes"}, "knows one objective"),
-        ({"objectives": ["latency", "accuracy"]}, "loss or accuracy first"),
-        ({"objectives": ["loss", "accuracy"]}, "loss or accuracy first"),
+        ({"objectives": ["latency", "accuracy"]}, "loss, accuracy or macro_f1 first"),
+        ({"objectives": ["loss", "macro_f1"]}, "loss, accuracy or macro_f1 first"),
         ({"objectives": ["loss", "size", "size"]}, "named once each"),
         (
             {"space": {"lr": {"type": "int", "low": 1, "high": 6, "step": 2}}},

@@ -130,6 +130,20 @@ def test_a_condition_is_checked_with_what_it_asks_for(
     assert not Path("home").exists()
 
 
+def test_macro_f1_is_searched_for_and_higher_is_better(
+    workspace: Workspace, enter: Callable[[Path], None]
+):
+    space = {"lr": {"type": "categorical", "choices": [0.0001, 0.1]}}
+    search = {"objectives": ["macro_f1"], "pruner": "none", "trials": 3, "space": space}
+    enter(workspace("one", tune=search, keep_by="macro_f1", lr=0.0001))
+    tune.main()
+    values = {row["lr"]: float(row["value"]) for row in table("data/tune/trials.csv")}
+    best = read_yaml("data/tune/best.yaml")
+    assert (best["lr"], best["value"]) == (0.1, values["0.1"])
+    assert 0 < values["0.0001"] < values["0.1"] <= 1
+    assert "validation macro-F1" in Path("data/tune/study.html").read_text()
+
+
 def test_accuracy_latency_and_size_give_a_front_from_which_the_budget_takes(
     workspace: Workspace, enter: Callable[[Path], None]
 ):
