@@ -66,7 +66,9 @@ class Judged:
     def against(self) -> list[str]:
         """Why the maps of this method say nothing here; [] when they do."""
         found = []
-        if self.gain[1] <= 0:
+        deletes = self.deletion < self.random_deletion
+        inserts = self.insertion > self.random_insertion
+        if not (deletes and inserts and self.gain[1] > 0):
             found.append("the answer hangs on what it names no more than on other places")
         if self.sanity[0] > ALIKE:
             found.append("a network of random weights gets much the same maps")

@@ -60,18 +60,20 @@ def test_a_network_that_looks_at_nothing_has_no_map_that_says_something(workplac
 
 
 @pytest.mark.parametrize(
-    ("gain", "likeness", "verdict"),
+    ("deleted", "inserted", "likeness", "verdict"),
     [
-        (0.3, 0.1, True),
-        (0.3, 0.9, False),  # a network of random weights gets that map too
-        (0.0, 0.1, False),  # the answer hangs as much on any other place
-        (-0.2, 0.1, False),
+        (0.2, 0.3, 0.1, True),
+        (0.2, 0.3, 0.9, False),  # a network of random weights gets that map too
+        (0.0, 0.0, 0.1, False),  # the answer hangs as much on any other place
+        (-0.1, 0.3, 0.1, False),  # and it goes sooner by another than by these
+        (0.3, -0.1, 0.1, False),
+        (-0.2, -0.2, 0.1, False),
     ],
 )
-def test_a_map_must_pass_both_tests(workplace, gain, likeness, verdict):
+def test_a_map_must_pass_both_tests(workplace, deleted, inserted, likeness, verdict):
     random = np.random.default_rng(0)
-    areas = np.zeros((30, 2, 2))
-    areas[:, 0, 1] = gain + random.normal(0, 0.1, 30) - 0.02
+    areas = np.full((30, 2, 2), 0.5)
+    areas[:, 0] += np.array((-deleted, inserted)) + random.normal(0, 0.05, (30, 1)) * (-1, 1)
     like = likeness + random.normal(0, 0.02, 30)
     shards, params = open_shards(), load_params().evaluate
     maps = Maps("occlusion", "fp32", np.zeros((30, 16, 16)), areas, like)
@@ -80,7 +82,8 @@ def test_a_map_must_pass_both_tests(workplace, gain, likeness, verdict):
     images = np.asarray(shards.split("test").images[:30])
     found = explanation_figures(shards, choices, images, answers, np.zeros(30, int), [maps], params)
     assert found.judged[0].useful is verdict
-    assert found.judged[0].gain[0] == pytest.approx(areas[:, 0, 1].mean())
+    gain = areas[:, 0, 1] - areas[:, 0, 0]
+    assert found.judged[0].gain[0] == pytest.approx(gain.mean())
     assert ("say nothing" in found.sentence() or "By no method" in found.sentence()) is not verdict
 
 
