@@ -152,11 +152,14 @@ class Trainer:
         self.watch.check()
         train_loss, norm = self.epoch.means()
         rate, memory = self.epoch.images_per_second(), peak_memory_mb(self.device)
-        scores = self._validate()
-        self.watch.check_epoch(number, scores[0])
-        took = time.perf_counter() - started, self.meter.joules
-        measured = rate, memory, *took
-        epoch = Epoch(number, train_loss, *scores, self.learner.lr, norm, *measured)
+        loss, accuracy, macro_f1 = self._validate()
+        self.watch.check_epoch(number, loss)
+        epoch = Epoch(
+            number,
+            *(train_loss, loss, accuracy, macro_f1, self.learner.lr, norm, rate, memory),
+            seconds=time.perf_counter() - started,
+            joules=self.meter.joules,
+        )
         self._end(epoch)
         report(epoch, self.config.epochs)
         return epoch
