@@ -6,6 +6,7 @@ changed images, which are rounded to whole levels, as a file would hold them.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,8 +38,9 @@ def measure_adversarial(
     rows = chosen_rows(test.labels, params.images, seed)
     images, labels = as_pixels(np.asarray(test.images[rows])), np.asarray(test.labels)[rows]
     targets = torch.from_numpy(labels.astype(np.int64))
-    fp32 = {name: np.empty((len(params.levels), len(rows)), np.int64) for name in ATTACKS}
-    transferred = {name: array.copy() for name, array in fp32.items()}
+    shape = len(params.levels), len(rows)
+    fp32: dict[Attack, Ints] = {name: np.empty(shape, np.int64) for name in ATTACKS}
+    transferred: dict[Attack, Ints] = {name: np.empty(shape, np.int64) for name in ATTACKS}
     progress = Progress("images attacked", len(rows) * 2 * len(params.levels))
     with progress, drawn_from(seed):
         for name in ATTACKS:
@@ -71,7 +73,7 @@ def attacked(
     the true classes, int64 [N].
     """
     perturb = _perturb(network, attack)
-    parts = zip(images.split(_BATCH), targets.split(_BATCH), strict=True)
+    parts = zip(torch.split(images, _BATCH), torch.split(targets, _BATCH), strict=True)
     return torch.cat([perturb(part, level, target=labels) for part, labels in parts])
 
 
@@ -88,13 +90,15 @@ def _perturb(network: PixelClassifier, attack: Attack) -> Perturb:
     return partial(_pgd, pgd)
 
 
-def _fgsm(method: Perturb, images: Tensor, level: int, target: Tensor) -> Tensor:
-    return method.perturb(images, level, target).detach().round()
+def _fgsm(method: Any, images: Tensor, level: int, target: Tensor) -> Tensor:
+    changed: Tensor = method.perturb(images, level, target)
+    return changed.detach().round()
 
 
-def _pgd(method: Perturb, images: Tensor, level: int, target: Tensor) -> Tensor:
+def _pgd(method: Any, images: Tensor, level: int, target: Tensor) -> Tensor:
     step = _REACH * level / PGD_STEPS
-    return method.perturb(images, level, step, PGD_STEPS, target, random_start=True).round()
+    changed: Tensor = method.perturb(images, level, step, PGD_STEPS, target, random_start=True)
+    return changed.round()
 
 
 def _margin(logits: Tensor, targets: Tensor) -> Tensor:
@@ -121,7 +125,7 @@ def _smallest(network: PixelClassifier, images: Tensor, targets: Tensor, most: i
         mode="binary",
     )
     found = []
-    for image, label in zip(images.split(1), targets.split(1), strict=True):
+    for image, label in zip(torch.split(images, 1), torch.split(targets, 1), strict=True):
         _, level = search.evaluate(image, target=label, attack_kwargs={"target": label})
         found.append(most + 1 if level is None else min(level, most + 1))
     return np.array(found, np.int64)
@@ -129,5 +133,5 @@ def _smallest(network: PixelClassifier, images: Tensor, targets: Tensor, most: i
 
 def _classes(logits: Callable[[Tensor], Tensor], images: Tensor) -> Ints:
     with torch.inference_mode():
-        found = [logits(part).argmax(1) for part in images.split(_BATCH)]
+        found = [logits(part).argmax(1) for part in torch.split(images, _BATCH)]
     return np.asarray(torch.cat(found).numpy(), np.int64)
