@@ -28,7 +28,7 @@ def write_answers(folder: Path, evidence: Evidence) -> list[Path]:
 
 
 def write_predictions(path: Path, evidence: Evidence) -> None:
-    """Every test image: path, label, and what the deployed and the fp32 model say."""
+    """Every test image: path, label, what the deployed and the fp32 model say, how strange it is."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -42,6 +42,8 @@ def write_predictions(path: Path, evidence: Evidence) -> None:
         "fp32_predicted": names.take(pa.array(fp32.predicted)),
         "fp32_probabilities": pa.array(list(fp32.probabilities.astype(np.float32))),
     }
+    if evidence.parts.ood:
+        columns["ood_score"] = pa.array(evidence.parts.ood.found.test)
     pq.write_table(pa.table(columns), path, compression="zstd")
 
 

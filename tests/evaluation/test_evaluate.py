@@ -179,6 +179,8 @@ def test_the_training_run_gets_the_evidence(finished, bundle):
     assert table["label"] == [str(label) for label in test.labels]
     top = [str(np.argmax(row)) for row in table["probabilities"]]
     assert table["predicted"] == top
+    *_, scores = bundle.judge(test.images)
+    np.testing.assert_allclose(table["ood_score"], scores, rtol=1e-4)
     agreement = np.mean(np.array(table["predicted"]) == np.array(table["fp32_predicted"]))
     assert agreement == pytest.approx(bundle.info.measurements.agreement_with_fp32)
 
