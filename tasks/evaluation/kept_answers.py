@@ -28,7 +28,7 @@ def write_answers(folder: Path, evidence: Evidence) -> list[Path]:
 
 
 def write_predictions(path: Path, evidence: Evidence) -> None:
-    """Every test image: path, label, what the deployed and the fp32 model say, how strange it is."""
+    """Every test image: path, label, what both models say, and how strange it is."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
