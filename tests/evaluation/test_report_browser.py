@@ -98,11 +98,12 @@ def test_nothing_leaves_the_page_and_everything_can_be_read(browser, page):
         assert browser.value("[...document.images].every(image => image.complete && image.alt)")
 
 
-def test_it_fits_a_phone(browser, page):
-    browser.open(page, 390)
-    assert browser.value(SIDEWAYS) == 0
-    assert set(browser.value(SCROLLED)) <= {"matrix", "matrix many", "matrix heat"}
-    figures = "document.querySelectorAll('.stack td[data-label]')"
+def test_it_fits_a_tablet_and_a_phone(browser, page):
+    for width in (960, 800, 390):
+        browser.open(page, width)
+        assert browser.value(SIDEWAYS) == 0
+        assert set(browser.value(SCROLLED)) <= {"matrix", "matrix many", "matrix heat"}
+    figures = "document.querySelectorAll('.records td[data-label]')"
     beyond = "[...%s].filter(cell => cell.getBoundingClientRect().right > 390).length"
     assert browser.value(f"{figures}.length") > 10
     assert browser.value(beyond % figures) == 0
