@@ -95,7 +95,7 @@ def _robustness(figures: Figures, champion: Bundle | None, gate: Gate) -> Rule:
             "evaluate.robustness is off)"
         )
         return judged(name, None, limit, effect, told)
-    told = f"mean corruption error {old:.3f} -> {new:.3f}, a rise of {new - old:+.3f}"
+    told = f"mean corruption error {old:.3f} -> {new:.3f}, a change of {new - old:+.3f}"
     return judged(name, new - old, limit, effect, told)
 
 
