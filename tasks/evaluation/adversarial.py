@@ -38,7 +38,7 @@ def measure_adversarial(
     rows = chosen_rows(test.labels, params.images, seed)
     images, labels = as_pixels(np.asarray(test.images[rows])), np.asarray(test.labels)[rows]
     targets = torch.from_numpy(labels.astype(np.int64))
-    shape = len(params.levels), len(rows)
+    shape = (len(params.levels), len(rows))
     fp32: dict[Attack, Ints] = {name: np.empty(shape, np.int64) for name in ATTACKS}
     transferred: dict[Attack, Ints] = {name: np.empty(shape, np.int64) for name in ATTACKS}
     progress = Progress("images attacked", len(rows) * 2 * len(params.levels))
