@@ -1,15 +1,15 @@
 """Accuracy against measured latency: pruning under distillation beside pruning and training alone.
 
 python -m benchmarks.pruning [--data CIFAR10.tar.gz | FOLDER] [--images N] [--test N]
-                             [--epochs E] [--seeds S] [--width W]
+                             [--epochs E] [--tuning F] [--seeds S] [--width W] [--precision P]
 
 A resnet_small of width W learns N CIFAR-10 images for E epochs. Then, at each of three strengths:
 
-ours        our pruning, E epochs of fine-tuning under distillation from the wide network
-magnitude   the same number of channels out of every layer, those of the smallest weights, E
-            epochs of fine-tuning on the labels alone
-scratch     a resnet_small of the width that is left, from random weights, for 2·E epochs: those of
-            the wide network are counted as its own, though one of them costs less
+ours        our pruning as the preset has it, F epochs of fine-tuning under the wide network
+magnitude   the same number of channels out of every layer, those of the smallest weights, F
+            epochs of fine-tuning on the labels alone, at the rate of training
+scratch     a resnet_small of the width that is left, from random weights, for E + F epochs: those
+            of the wide network are counted as its own, though one of them costs less
 
 All see every image as often, with the same augmentation, batch, optimizer and schedule; the epoch
 with the lowest validation loss is kept. Accuracy is of test images; latency of ONNX Runtime, batch
@@ -26,11 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 
 from benchmarks._cifar import add_data_argument, class_folders
+from benchmarks._drawn_cifar import Data, drawn_data
 from tasks.compression.export import export
 from tasks.compression.measure import measure_latency, onnx_run
 from tasks.compression.prune import prune
@@ -39,10 +38,10 @@ from tasks.data.shards import ShardSplit
 from tasks.params import load_params
 from tasks.schema import Distil, Params, Prune, Train
 from tasks.training.loop import fit, predict
-from tasks.training.models import Classifier, ModelSpec, build, channel_moments
+from tasks.training.models import Classifier, ModelSpec, build
 
 PRESET = Path("conf/presets/small.yaml")
-SIZE, RUNS = 32, 300
+RUNS = 300
 STRENGTHS = (0.25, 0.5, 0.75)
 OURS, MAGNITUDE, SCRATCH = "ours", "magnitude", "scratch"
 WIDE = "wide"
@@ -58,21 +57,6 @@ class Point:
     latency_ms: float
 
 
-@dataclass(frozen=True)
-class Data:
-    """The three splits, and the spec of the wide network."""
-
-    train: ShardSplit
-    validation: ShardSplit
-    test: ShardSplit
-    spec: ModelSpec
-
-    @property
-    def splits(self) -> tuple[ShardSplit, ShardSplit]:
-        """Training and validation."""
-        return self.train, self.validation
-
-
 def main() -> None:
     arguments = _arguments()
     found: dict[Key, list[Point]] = {}
@@ -80,43 +64,53 @@ def main() -> None:
         scratch = Path(name)
         root = class_folders(arguments.data, scratch / "cifar").parent
         for seed in range(arguments.seeds):
-            data = _data(root, seed, arguments)
-            networks = _networks(data, _train(seed, arguments.epochs), arguments.epochs, scratch)
+            data = drawn_data(root, seed, arguments.images, arguments.test, arguments.width)
+            train = _train(seed, arguments.epochs, arguments.precision)
+            networks = _networks(data, train, arguments.tuning, scratch)
             for key, point in _points(networks, data, scratch).items():
                 found.setdefault(key, []).append(point)
-                print(f"seed {seed}, {key[0]} {key[1]:.0%}: {point.accuracy:.4f}", flush=True)
+                name = f"seed {seed}, {key[0]} {key[1]:.0%}"
+                print(f"{name}: {point.accuracy:.4f} {point.latency_ms:.3f} ms", flush=True)
     _report(found)
 
 
 def _networks(
-    data: Data, train: Train, epochs: int, scratch: Path
+    data: Data, train: Train, tuning: int, scratch: Path
 ) -> dict[Key, tuple[Classifier, ModelSpec]]:
     """The wide network, and those that each method makes of it or in its place."""
     params, spec = load_params(PRESET), data.spec
     wide = _trained(data, spec, train)
     networks = {(WIDE, 0.0): (wide, spec)}
     for strength in STRENGTHS:
+        made: list[tuple[tuple[Prune, Distil], Classifier]] = []
         for method in (OURS, MAGNITUDE):
-            settings = _settings(params, method, strength, epochs)
+            settings = _settings(params, method, strength, tuning)
+            same = [slim for known, slim in made if known == settings]
             place = scratch / f"{train.seed}-{method}-{strength}.pt"
-            slim = prune(wide, spec, data.splits, train, settings, strength, place, RUNS)
+            slim = (
+                same[0]
+                if same
+                else prune(wide, spec, data.splits, train, settings, strength, place, RUNS)
+            )
+            made.append((settings, slim))
             networks[method, strength] = slim, spec
         narrow = spec.model_copy(update={"width": round(spec.width * (1 - strength))})
-        alone = _trained(data, narrow, _train(train.seed, 2 * epochs))
+        longer = _train(train.seed, train.epochs + tuning, train.precision)
+        alone = _trained(data, narrow, longer)
         assert count_parameters(alone) == count_parameters(networks[MAGNITUDE, strength][0])
         networks[SCRATCH, strength] = alone, narrow
     return networks
 
 
 def _settings(params: Params, method: str, strength: float, epochs: int) -> tuple[Prune, Distil]:
-    """Ours is the preset with as much fine-tuning as the peers; the peer hears labels only."""
-    common = {"ratios": [strength], "epochs": epochs, "lr": params.train.lr}
+    """Ours is the preset with as much fine-tuning as the peer; the peer hears labels only."""
+    common = {"ratios": [strength], "epochs": epochs}
     labels_only = {"importance": "magnitude", "scope": "layer", "target": "channels", "steps": 1}
+    labels_only |= {"lr": params.train.lr, "alpha": 0.0}
     pruning = params.compress.prune.model_copy(
         update=common if method == OURS else common | labels_only
     )
-    alone = {"method": "soft_targets", "alpha": 0.0}
-    return pruning, params.compress.distil.model_copy(update=alone if method != OURS else {})
+    return pruning, params.compress.distil
 
 
 def _trained(data: Data, spec: ModelSpec, train: Train) -> Classifier:
@@ -126,12 +120,12 @@ def _trained(data: Data, spec: ModelSpec, train: Train) -> Classifier:
     return model
 
 
-def _train(seed: int, epochs: int) -> Train:
+def _train(seed: int, epochs: int, precision: str) -> Train:
     """The preset with mirrored images, without early stopping."""
     train = load_params(PRESET).train
     augment = train.augment.model_copy(update={"flip": True})
-    values = {"seed": seed, "epochs": epochs, "patience": epochs, "augment": augment}
-    return train.model_copy(update=values)
+    values = {"seed": seed, "epochs": epochs, "patience": epochs, "precision": precision}
+    return train.model_copy(update=values | {"augment": augment})
 
 
 def _points(
@@ -159,45 +153,6 @@ def _shape(model: Classifier) -> str:
 
 def _accuracy(model: Classifier, spec: ModelSpec, test: ShardSplit) -> float:
     return float((predict(model, test.images, spec).argmax(1) == test.labels).mean())
-
-
-def _data(root: Path, seed: int, arguments: argparse.Namespace) -> Data:
-    """Every seed draws other images; a tenth of them validate."""
-    classes = tuple(sorted(folder.name for folder in (root / "train").iterdir()))
-    validation = arguments.images // 10
-    images, labels = _drawn(root / "train", classes, arguments.images, seed)
-    train = _split(images[validation:], labels[validation:])
-    spec = ModelSpec.model_validate(
-        dict(zip(("mean", "std"), channel_moments(train.images), strict=True))
-        | {"architecture": "resnet_small", "width": arguments.width, "depth": 1}
-        | {"classes": classes, "size": SIZE}
-    )
-    held_out = _split(images[:validation], labels[:validation])
-    return Data(train, held_out, _split(*_drawn(root / "test", classes, arguments.test, 0)), spec)
-
-
-def _drawn(
-    folder: Path, classes: tuple[str, ...], count: int, seed: int
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """As many images of every class, in random order."""
-    generator = np.random.default_rng(seed)
-    files = [sorted((folder / name).glob("*.jpg")) for name in classes]
-    each = count // len(classes)
-    chosen = [
-        (paths[number], label)
-        for label, paths in enumerate(files)
-        for number in generator.permutation(len(paths))[:each]
-    ]
-    order = generator.permutation(len(chosen))
-    pixels = [np.asarray(Image.open(chosen[row][0]).convert("RGB")) for row in order]
-    return np.stack(pixels), np.array([chosen[row][1] for row in order], np.int64)
-
-
-def _split(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> ShardSplit:
-    count = len(labels)
-    hashes = np.array([str(row) for row in range(count)], "S32")
-    paths = [str(row) for row in range(count)]
-    return ShardSplit(images, labels, np.zeros((count, 5), np.float32), hashes, paths)
 
 
 def _report(found: Mapping[Key, list[Point]]) -> None:
@@ -248,9 +203,11 @@ def _arguments() -> argparse.Namespace:
     add_data_argument(parser)
     parser.add_argument("--images", type=int, default=5_000, help="to train on and validate")
     parser.add_argument("--test", type=int, default=5_000, help="images of the test split")
-    parser.add_argument("--epochs", type=int, default=20, help="of the wide network; of tuning")
+    parser.add_argument("--epochs", type=int, default=60, help="of the wide network")
+    parser.add_argument("--tuning", type=int, default=20, help="epochs of fine-tuning")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--width", type=int, default=32, help="of the wide resnet_small")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     return parser.parse_args()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from tasks.compression.feature_matching import WithEmbedding
-from tasks.compression.soft_targets import distillation_loss
+from tasks.compression.soft_targets import distillation_loss, heard
 from tasks.compression.teacher import Teacher
 from tasks.data.shards import ShardSplit
 from tasks.schema import Distil, Train
@@ -79,7 +79,8 @@ def teach(
     """
     (spec, splits), config = data, whole(train)
     asked = Teacher(teacher)
-    asked.remember(splits[0], spec, config.augment.recipe, choose_device(config.device))
+    if heard(distil):
+        asked.remember(splits[0], spec, config.augment.recipe, choose_device(config.device))
     counts = class_counts(splits[0].labels, len(spec.classes))
     hard = training_loss(config.imbalance, config.label_smoothing, counts)
     loss = distillation_loss(asked, distil, hard)

@@ -1,8 +1,8 @@
 """Structured pruning: whole channels leave the network, so every runtime gets faster.
 
 In one or several steps: the least important channels leave (see importance and channels) until
-the step's part of the target is gone (see targets), and what remains is fine-tuned under
-distillation from the network that it came from.
+the step's part of the target is gone (see targets), and what remains is fine-tuned on the labels
+and, by `alpha`, under distillation from the network that it came from.
 """
 
 import copy
@@ -46,14 +46,14 @@ def prune(
     checkpoint: Path,
     latency_runs: int,
 ) -> Classifier:
-    """A copy of `teacher` without `ratio` of the target, fine-tuned under it.
+    """A copy of `teacher` without `ratio` of the target, fine-tuned, by `alpha` under it.
 
     `splits` are training and validation. Files beside `checkpoint`, named by the step, are taken
     up again after a kill: what leaves (a latency measured again could decide otherwise) and the
     tuning. Raises CompressionError when the target cannot be reached, and TrainingError when
     tuning diverges.
     """
-    pruning, distil = settings
+    pruning, distil = settings[0], settings[1].model_copy(update={"alpha": settings[0].alpha})
     require_prunable(teacher)
     pruner = Pruner(teacher, spec, splits[0], pruning, ratio, train.seed)
     student = teacher

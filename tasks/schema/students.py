@@ -48,7 +48,7 @@ class Distil(Section):
 
 
 class Prune(Section):
-    """Structured pruning with fine-tuning under distillation."""
+    """Structured pruning with fine-tuning, on the labels or under distillation."""
 
     importance: Literal["magnitude", "batch_norm_scale", "taylor"] = Field(
         description="which channels leave first: those of the smallest weights, of the smallest "
@@ -66,6 +66,9 @@ class Prune(Section):
     steps: int = Field(ge=1, description="parts in which it is removed, each fine-tuned")
     epochs: int = Field(ge=1, description="of fine-tuning, all steps together")
     lr: float = Field(gt=0, le=10, description="highest rate of the fine-tuning")
+    alpha: Share = Field(
+        description="weight of what the unpruned network says; the labels have the rest"
+    )
 
     @model_validator(mode="after")
     def _every_step_is_tuned(self) -> Self:

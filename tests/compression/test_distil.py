@@ -152,6 +152,18 @@ def test_the_teacher_is_asked_once_for_an_image_that_never_changes(
     assert ("train.augment changes the images (flip" in caplog.text) == (preset == "light")
 
 
+def test_a_teacher_without_weight_is_not_asked(
+    network: Network, splits: Splits, conf: Params, tmp_path: Path
+) -> None:
+    model, spec = network
+    for method, heard in (("soft_targets", False), ("features", True)):
+        counted = Classifier(Counted(model.backbone), model.head)
+        train, settings = values(conf, method=method, alpha=0.0, epochs=1)
+        path = tmp_path / f"{method}.pt"
+        distil(counted, spec, splits, train, settings, settings.widths[0], path)
+        assert (counted.backbone.seen > 0) == heard
+
+
 def test_remembered_answers_are_those_of_the_images(network: Network, splits: Splits) -> None:
     model, spec = network
     images = np.array(splits[0].images[:40])

@@ -220,6 +220,21 @@ def test_steps_end_at_the_same_size_as_one_and_share_the_epochs(
     ]
 
 
+def test_the_teachers_weight_is_that_of_the_section_prune(
+    network: Network, splits: Splits, conf: Params, tmp_path: Path
+) -> None:
+    def tuned(name: str, alpha: float, students: float) -> torch.Tensor:
+        pruning = section(conf, alpha=alpha, epochs=1)
+        distil = conf.compress.distil.model_copy(update={"alpha": students})
+        path = tmp_path / name
+        slim = prune(*network, splits, conf.train, (pruning, distil), 0.5, path, 1)
+        return slim.head.weight
+
+    labels = tuned("labels.pt", 0.0, 0.9)
+    assert torch.equal(labels, tuned("same.pt", 0.0, 0.1))
+    assert not torch.equal(labels, tuned("taught.pt", 0.9, 0.9))
+
+
 def test_scores_that_are_not_finite_are_refused(network: Network, splits: Splits) -> None:
     model, spec = build(network[1]), network[1]
     with torch.no_grad():
