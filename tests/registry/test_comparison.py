@@ -1,9 +1,10 @@
 """Two bundles beside each other: on the frozen images, on their own answers, and in MLflow."""
 
-import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tasks.bundle import INFO, METRICS, REFERENCE, Bundle, open_bundle, write_bu
 from tasks.errors import BundleError
 from tasks.params import Settings, load_params
 from tasks.registry.comparison import FOLDER, against_champion, compare_bundles, write_page
-from tasks.registry.gate import by_hand
+from tasks.registry.decision import by_hand
 from tasks.registry.promote import promote
 from tasks.registry.register import register
 from tasks.tracking import open_run
@@ -98,36 +99,48 @@ def test_other_classes_leave_their_images_out(make_bundle, root, settings, digit
         compare_bundles(a, c, ("a", "c"), PARAMS, root)
 
 
-def test_another_input_size_sees_the_images_at_its_own(make_bundle, root, settings):
-    """Decoded anew, which needs their files: where they are gone, the answers are compared."""
+def test_another_input_size_without_files_is_compared_by_the_answers(make_bundle, root, settings):
+    """The images would have to be decoded anew; those packed are not of that size."""
     a = make_bundle(0.1, "a")
     contract = a.info.input.model_copy(update={"size": 16})
     b = changed(make_bundle(0.05, "b"), "larger", settings, info={"input": contract})
-    with pytest.raises(BundleError, match=r"splits.parquet.*do a and b say how many"):
-        compare_bundles(a, b, ("a", "b"), PARAMS, root)
+    compared = compare_bundles(a, b, ("a", "b"), PARAMS, root)
+    assert "splits.parquet" in str(compared.note)
+    assert compared.picture is None
+
+
+def others(directory: Path) -> None:
+    """Make the answers of a bundle those to other images."""
+    with np.load(directory / REFERENCE) as arrays:
+        kept = dict(arrays)
+    np.savez(directory / REFERENCE, **(kept | {"hashes": kept["hashes"][::-1]}))
+
+
+def from_before(directory: Path) -> None:
+    """Make a bundle one from before images were named and test images counted."""
+    with np.load(directory / REFERENCE) as arrays:
+        kept = dict(arrays)
+    np.savez(directory / REFERENCE, **{name: kept[name] for name in kept if name != "hashes"})
+    (directory / METRICS).write_text("{}")
 
 
 def test_without_images_the_bundles_own_answers_are_compared(make_bundle, settings, tmp_path):
-    def counted(directory: Path) -> None:
-        (directory / METRICS).write_text(json.dumps({"test_images": 400}))
-
-    a = changed(make_bundle(0.001, "first"), "a", settings, files=counted)
-    b = make_bundle(0.1, "b")
+    a, b = make_bundle(0.001, "a"), make_bundle(0.1, "b")
     compared = compare_bundles(a, b, ("a", "b"), PARAMS, tmp_path)
-    assert compared.found.images == 400
+    assert compared.found.images == (b.metrics() or {})["test_images"]
     assert compared.picture is None
     assert "no shards" in str(compared.note)
     write_page(tmp_path / "page.html", compared, PARAMS)
-
-    def others(directory: Path) -> None:
-        with np.load(directory / REFERENCE) as arrays:
-            kept = dict(arrays)
-        np.savez(directory / REFERENCE, **(kept | {"statistics": kept["statistics"] + 1}))
-
+    older = changed(a, "older", settings, files=from_before)
+    assert compare_bundles(older, b, ("a", "b"), PARAMS, tmp_path).found == replace(
+        compared.found, a=ANY, b=ANY
+    )
+    oldest = changed(b, "oldest", settings, files=from_before)
+    with pytest.raises(BundleError, match="Nor do a and b say how many"):
+        compare_bundles(older, oldest, ("a", "b"), PARAMS, tmp_path)
+    elsewhere = changed(b, "elsewhere", settings, files=others)
     with pytest.raises(BundleError, match="answers to different images"):
-        compare_bundles(
-            a, changed(b, "others", settings, files=others), ("a", "b"), PARAMS, tmp_path
-        )
+        compare_bundles(a, elsewhere, ("a", "b"), PARAMS, tmp_path)
 
 
 def test_the_gate_leaves_its_page_with_the_run_in_mlflow(
@@ -153,8 +166,9 @@ def test_what_hinders_the_page_does_not_hinder_the_promotion(
     make_bundle, tmp_path, mlflow_server, caplog
 ):
     settings = Settings(home=tmp_path / "home", MLFLOW_TRACKING_URI=mlflow_server)
-    old, new = make_bundle(0.1, "old"), make_bundle(0.01, "new")
-    first, second = register(old, settings), register(new, settings)
-    promote(first.version, by_hand(old, None, "tester", "the first"), settings)
+    first_one = make_bundle(0.1, "first")
+    new = changed(make_bundle(0.01, "new"), "elsewhere", settings, files=others)
+    first, second = register(first_one, settings), register(new, settings)
+    promote(first.version, by_hand(first_one, None, "tester", "the first"), settings)
     assert against_champion(new, second, PARAMS, tmp_path, settings) is None
     assert "no comparison with the champion" in caplog.text

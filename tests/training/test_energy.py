@@ -9,7 +9,7 @@ from tasks.training.energy import Meter, training_cost
 from tasks.training.health import Epoch
 
 CPU = torch.device("cpu")
-EPOCH = Epoch(1, 0.2, 0.1, 0.9, 0.1, 1.0, 1000.0, 50.0, seconds=2.0, joules=30.0)
+EPOCH = Epoch(1, 0.2, 0.1, 0.9, 0.9, 0.1, 1.0, 1000.0, 50.0, seconds=2.0, joules=30.0)
 
 
 def package(root: Path, number: int, microjoules: int, highest: int = 262_143_328_850) -> Path:
