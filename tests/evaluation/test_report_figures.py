@@ -101,6 +101,7 @@ def run(built, tmp_path_factory) -> SimpleNamespace:
         labels=np.array(table["label"], int),
         predicted=np.array(table["predicted"], int),
         probabilities=np.array(table["probabilities"]),
+        ood_score=np.array(table["ood_score"]),
         fp32=np.array(table["fp32_predicted"], int),
         fp32_probabilities=np.array(table["fp32_probabilities"]),
         corrupted=pq.read_table(next(home.rglob("corrupted.parquet"))).to_pandas(),
@@ -196,8 +197,29 @@ def test_calibration(run):
         assert [found["calibration_error_before"], found["calibration_error"]] == pytest.approx(
             errors, abs=1e-3
         )
-        cell = rows["Calibration error before → after scaling"][column]
+        cell = rows["Calibration error before → after calibration"][column]
         assert shown(cell) == pytest.approx([100 * error for error in errors], abs=0.15)
+
+
+def test_strange_images(run):
+    found = run.metrics["ood"]
+    called = (run.ood_score >= found["strange_from"]).mean()
+    assert found["test_images_called_strange"] == pytest.approx(called)
+    (told,) = run.page.numbers(r"validation images were to be, (\d+\.\d)\s% of the test")
+    assert told == percent(called)
+    *rows, means = run.page.table("called strange")
+    assert {row[0] for row in rows} == set(found["auroc"])
+    scores = ("energy", "max_softmax", "mahalanobis", "relative_mahalanobis")
+    for name, *areas, noticed, missed, _ in rows:
+        expected = [found["auroc"][name][score] for score in scores]
+        assert [float(area) for area in areas] == pytest.approx(expected, abs=0.00051)
+        assert shown(noticed) == [percent(found["called_strange"][name])]
+        errors = found["false_positive_rate_at_95_recall"][name]
+        assert shown(missed) == [percent(errors[found["score"]])]
+    for column, name in enumerate(scores):
+        each = np.mean([areas[name] for areas in found["auroc"].values()])
+        assert found["mean_auroc"][name] == pytest.approx(each)
+        assert float(means[1 + column]) == pytest.approx(each, abs=0.00051)
 
 
 def gap(confidence: np.ndarray, right: np.ndarray) -> float:
@@ -210,7 +232,7 @@ def gap(confidence: np.ndarray, right: np.ndarray) -> float:
 def test_every_class(run):
     expected = sk.precision_recall_fscore_support(run.labels, run.predicted)
     fp32 = sk.recall_score(run.labels, run.fp32, average=None)
-    rows = run.page.table("AUROC")
+    rows = run.page.table("Precision|Recall")
     assert [row[0] for row in rows] == CLASSES
     for i, (_, images, precision, recall, _, f1, area, average, other) in enumerate(rows):
         assert int(images) == expected[3][i]
