@@ -156,7 +156,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--first-split", type=int, default=0, help="seed of the first")
     parser.add_argument("--rate", type=float, default=0.001, help="from CIFAR-10 weights")
-    parser.add_argument("--random-rate", type=float, default=0.003, help="from random weights")
+    parser.add_argument("--random-rate", type=float, default=0.001, help="from random weights")
     return parser.parse_args()
 
 
