@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pydantic import ValidationError
 from small_pipeline import read_metrics
 
 from tasks.data.shards import open_shards
@@ -17,7 +18,7 @@ from tasks.evaluation.pixel_networks import (
     as_pixels,
     fp32_network,
 )
-from tasks.schema import Adversarial
+from tasks.schema import Adversarial, Explanation
 
 LEVELS = [2, 8, 24]
 
@@ -118,6 +119,17 @@ def test_every_figure_of_the_step_follows_from_the_answers(workplace, tmp_path, 
     html = (workplace / "data/bundle/report.html").read_text()
     assert "When somebody changes the images on purpose" in html
     assert "Half of the right answers" in (workplace / "data/bundle/MODEL_CARD.md").read_text()
+
+
+@pytest.mark.parametrize("levels", [[4, 2], [2, 2], []])
+def test_levels_that_do_not_rise_are_refused(levels):
+    with pytest.raises(ValidationError, match=r"must rise|at least 1"):
+        Adversarial(enabled=True, images=10, levels=levels)
+
+
+def test_a_method_named_twice_is_refused():
+    with pytest.raises(ValidationError, match="name each method once"):
+        Explanation(enabled=True, images=10, methods=["lime", "lime"])
 
 
 def _scaled(network: PixelClassifier, factor: float):
