@@ -1,13 +1,14 @@
-"""Accuracy against measured latency: pruning under distillation beside pruning and training alone.
+"""Accuracy against measured latency: our pruning beside another one and training alone.
 
 python -m benchmarks.pruning [--data CIFAR10.tar.gz | FOLDER] [--images N] [--test N]
                              [--epochs E] [--tuning F] [--seeds S] [--width W] [--precision P]
 
 A resnet_small of width W learns N CIFAR-10 images for E epochs. Then, at each of three strengths:
 
-ours        our pruning as the preset has it, F epochs of fine-tuning under the wide network
+ours        our pruning as the preset has it, but for F epochs of fine-tuning
 magnitude   the same number of channels out of every layer, those of the smallest weights, F
-            epochs of fine-tuning on the labels alone, at the rate of training
+            epochs of fine-tuning on the labels alone, at the rate of training; made once where
+            the preset asks for the same
 scratch     a resnet_small of the width that is left, from random weights, for E + F epochs: those
             of the wide network are counted as its own, though one of them costs less
 
@@ -82,18 +83,14 @@ def _networks(
     wide = _trained(data, spec, train)
     networks = {(WIDE, 0.0): (wide, spec)}
     for strength in STRENGTHS:
-        made: list[tuple[tuple[Prune, Distil], Classifier]] = []
-        for method in (OURS, MAGNITUDE):
-            settings = _settings(params, method, strength, tuning)
-            same = [slim for known, slim in made if known == settings]
-            place = scratch / f"{train.seed}-{method}-{strength}.pt"
-            slim = (
-                same[0]
-                if same
-                else prune(wide, spec, data.splits, train, settings, strength, place, RUNS)
-            )
-            made.append((settings, slim))
-            networks[method, strength] = slim, spec
+        ours, peer = (_settings(params, one, strength, tuning) for one in (OURS, MAGNITUDE))
+        place = scratch / f"{train.seed}-{OURS}-{strength}.pt"
+        slim = prune(wide, spec, data.splits, train, ours, strength, place, RUNS)
+        networks[OURS, strength] = networks[MAGNITUDE, strength] = slim, spec
+        if peer != ours:
+            place = scratch / f"{train.seed}-{MAGNITUDE}-{strength}.pt"
+            other = prune(wide, spec, data.splits, train, peer, strength, place, RUNS)
+            networks[MAGNITUDE, strength] = other, spec
         narrow = spec.model_copy(update={"width": round(spec.width * (1 - strength))})
         longer = _train(train.seed, train.epochs + tuning, train.precision)
         alone = _trained(data, narrow, longer)
