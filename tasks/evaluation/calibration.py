@@ -6,6 +6,7 @@ from typing import Any, get_args
 import numpy as np
 
 from tasks.evaluation.calibrators import Calibrator, fit
+from tasks.evaluation.temperature import soft_loss
 from tasks.metrics.classification import Floats, Ints
 from tasks.metrics.reliability import Logits
 from tasks.schema import CalibrationMethod
@@ -97,13 +98,16 @@ def cross_validate(logits: Logits, labels: Ints, seed: int) -> dict[CalibrationM
 
 
 def _losses(method: CalibrationMethod, logits: Logits, labels: Ints, seed: int) -> Floats:
-    """The NLL of each image by a calibrator that has not seen it, float64 [N]."""
+    """The loss of each image by a calibrator that has not seen it, float64 [N].
+
+    The labels are softened as in the fits: else, of images that are all right or nearly, the
+    method that is surest wins.
+    """
     folds, losses = _folds(labels, seed), np.zeros(len(labels))
     for fold in range(FOLDS):
         out = folds == fold
         calibrator = fit(method, logits[~out], labels[~out])
-        logarithms = calibrator.logarithms(logits[out])
-        losses[out] = -logarithms[np.arange(int(out.sum())), labels[out]]
+        losses[out] = soft_loss(calibrator.logarithms(logits[out]), labels[out], len(labels))
     return losses
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from tasks.evaluation.additions import Additions
-from tasks.evaluation.temperature import Temperature, fit_temperature
+from tasks.evaluation.temperature import Temperature, fit_temperature, soft_loss, softness
 from tasks.metrics.classification import Floats, Ints
 from tasks.metrics.reliability import Logits, log_softmax
 from tasks.schema import CalibrationMethod
@@ -138,7 +138,7 @@ def fit(method: CalibrationMethod, logits: Logits, labels: Ints) -> Calibrator:
 
 
 def _fit_vector(scaled: Floats, labels: Ints) -> tuple[Floats, Floats]:
-    """Scales and biases of the least regularised NLL, a convex one; both float64 [C].
+    """Scales and biases of the least regularised NLL of softened labels; both float64 [C].
 
     The prior holds them near 1 and 0 where the images are few: of a class that no validation
     image shows, the likelihood alone would send the bias to minus infinity.
@@ -146,14 +146,14 @@ def _fit_vector(scaled: Floats, labels: Ints) -> tuple[Floats, Floats]:
     from scipy.optimize import minimize
 
     count, classes = scaled.shape
-    truth = np.zeros(scaled.shape)
-    truth[np.arange(count), labels] = 1
+    truth = np.full(scaled.shape, softness(count) / classes)
+    truth[np.arange(count), labels] += 1 - softness(count)
 
     def objective(values: Floats) -> tuple[float, Floats]:
         scale, bias = values[:classes], values[classes:]
         logarithms = log_softmax(scaled * scale + bias)
         wrong = np.exp(logarithms) - truth
-        loss = -logarithms[np.arange(count), labels].sum()
+        loss = soft_loss(logarithms, labels, count).sum()
         loss += ((scale - 1) ** 2).sum() / (2 * _SCALE**2) + (bias**2).sum() / (2 * _BIAS**2)
         slopes = (wrong * scaled).sum(0) + (scale - 1) / _SCALE**2
         return loss / count, np.concatenate([slopes, wrong.sum(0) + bias / _BIAS**2]) / count

@@ -26,6 +26,15 @@ def test_the_right_temperature_is_found(temperature):
     assert fitted.note is None
 
 
+def test_one_mistake_that_is_nearly_none_does_not_make_the_others_sure():
+    """By the likelihood alone the others would be right with a probability of 0.9999 and more."""
+    labels = np.arange(200) % 4
+    logits = np.eye(4)[labels] * 2.0
+    logits[0] = [1.0, 1.01, 0.0, 0.0]
+    sure = softmax(logits, fit_temperature(logits, labels).value).max(1)[1:].mean()
+    assert 0.98 < sure < 0.9975
+
+
 def test_the_fit_is_the_one_torch_finds():
     logits, labels = overconfident(500)
     log_t = torch.zeros(1, dtype=torch.float64, requires_grad=True)
@@ -36,7 +45,7 @@ def test_the_fit_is_the_one_torch_finds():
 
     def closure():
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(x / log_t.exp(), y)
+        loss = torch.nn.functional.cross_entropy(x / log_t.exp(), y, label_smoothing=1 / 502)
         loss.backward()
         return loss
 
