@@ -1,7 +1,8 @@
 """Remedies for classes of unequal size against plain cross-entropy: macro-F1 and worst recall.
 
 python -m benchmarks.imbalance [--data CIFAR10.tar.gz | FOLDER] [--tiles TILES.tar.gz | FOLDER]
-    [--seeds N] [--epochs N] [--largest N] [--test-images N] [--sets NAME ...] [--only NAME ...]
+    [--seeds N] [--first-seed N] [--epochs N] [--largest N] [--test-images N] [--sets NAME ...]
+    [--only NAME ...]
 
 Two sets, through our own steps (ingest, clean, split, prepare) and by the recipe that `visionloop
 init` proposes for each: magnetic-tile surface defects, 1,344 images of six classes, 32 to 952 each,
@@ -9,7 +10,7 @@ init` proposes for each: magnetic-tile surface defects, 1,344 images of six clas
 down to a hundredth of it (Cui et al. 2019), every seed other images, tested on as many of every
 class. Every remedy starts from the same weights and is shown as many images, so over- and
 undersampling take fewer or more epochs. The epoch that is kept is chosen on validation images,
-which are as unequal as the training images.
+which are as unequal as the training images, by macro-F1 (`train.keep_by`, as `init` proposes).
 
 The JSON: `ours` and `peer` are the macro-F1 of the best remedy (over both sets) and of plain
 cross-entropy, the means over sets and seeds; `sets` has all figures.
@@ -77,7 +78,7 @@ def main() -> None:
         scratch = Path(name)
         cifar = class_folders(arguments.data, scratch / "cifar").parent
         tiles = images_folder(arguments.tiles, scratch / "tiles")
-        for seed in range(arguments.seeds):
+        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             for title in arguments.sets:
                 place = scratch / f"{title}-{seed}"
                 if title == TILE_SET:
@@ -181,6 +182,7 @@ def _arguments() -> argparse.Namespace:
     add_data_argument(parser)
     parser.add_argument("--tiles", type=Path, default=TILES, help="archive or folder")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=30, help="of plain cross-entropy")
     parser.add_argument("--largest", type=int, default=2_000, help="images of CIFAR's first class")
     parser.add_argument("--test-images", type=int, default=10_000, help="of CIFAR, all classes")
