@@ -4,7 +4,6 @@ import argparse
 import os
 import shutil
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,7 @@ def add_data_argument(parser: argparse.ArgumentParser) -> None:
 def class_folders(data: Path, scratch: Path) -> Path:
     """The folder of class folders: `data` itself, its train folder, or unpacked from it."""
     if data.is_file():
-        with tarfile.open(data) as archive:
-            archive.extractall(scratch, filter="data")
+        shutil.unpack_archive(data, scratch)
         data = scratch
     trains = sorted(data.rglob("train")) or [data]
     if not data.is_dir() or not any(trains[0].glob("*/*.jpg")):
@@ -56,8 +54,7 @@ def test_set(images: Path) -> tuple[Any, Any]:
 def images_folder(data: Path, scratch: Path) -> Path:
     """The folder `images` of class folders of magnetic tiles, `data` itself or unpacked from it."""
     if data.is_file():
-        with tarfile.open(data) as archive:
-            archive.extractall(scratch, filter="data")
+        shutil.unpack_archive(data, scratch)
         data = scratch / "images"
     if not any(data.glob("*/*.jpg")):
         sys.exit(f"error: no class folders of JPEGs at {data}; give magnetic tiles with --tiles")
