@@ -13,6 +13,7 @@ from tasks.schema import CalibrationMethod
 
 METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
 FOLDS = 5
+_SURE = 2  # standard errors: of two other methods one is a little better by luck, often
 _FEWEST = 10 * FOLDS  # validation images below which only a temperature is fitted
 TITLES: dict[CalibrationMethod, str] = {
     "temperature": "temperature scaling",
@@ -60,7 +61,7 @@ def calibrate(asked: str, logits: Logits, labels: Ints, seed: int) -> Calibratio
     """Fit the method `asked` for, or with "auto" the best, to validation logits N×C, labels [N].
 
     "auto" takes a temperature, unless another method has a lower NLL on held-out images by more
-    than the standard error of the difference. Where the images are few, or do not even tell a
+    than two standard errors of the difference. Where the images are few, or do not even tell a
     temperature, nothing else is tried.
     """
     plain = fit("temperature", logits, labels)
@@ -73,11 +74,11 @@ def calibrate(asked: str, logits: Logits, labels: Ints, seed: int) -> Calibratio
         method = next(name for name in METHODS if name == asked)
         return Calibration(fit(method, logits, labels), "Asked for.", found)
     best = min(found, key=lambda name: found[name].nll)
-    if found[best].gain > found[best].error:
+    if found[best].gain > _SURE * found[best].error:
         told = f"{found[best].gain:.4f} (standard error {found[best].error:.4f})"
         reason = f"Its NLL on held-out validation images is lower by {told} than a temperature's."
         return Calibration(fit(best, logits, labels), reason, found)
-    reason = "No other method is better on held-out validation images beyond a standard error."
+    reason = "No other method is better on held-out validation images by two standard errors."
     return Calibration(plain, reason, found)
 
 

@@ -70,7 +70,7 @@ def test_constant_predictions(pipeline, network, caplog):
     constant = Network(network.hidden, network.hidden_bias, network.out * 0, np.eye(10)[3] * 2.0)
     write_candidates(pipeline / "data/candidates", {"fp32": network, "int8": constant})
     main()
-    told(pipeline, caplog, "for every test image")  # of which class, vector scaling may decide
+    told(pipeline, caplog, "for every test image")
     found = read_metrics(pipeline)["deployed"]
     assert found["kappa"]["value"] == 0
     assert found["kappa"]["low"] < 0 < found["kappa"]["high"]
