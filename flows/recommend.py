@@ -133,11 +133,12 @@ def _imbalance(found: Survey) -> Changes:
     ratio = max(found.counts.values()) / max(1, min(found.counts.values()))
     if ratio < _UNEQUAL:
         return {}
-    why = f"to equal classes, 0: off; the largest class has {ratio:.0f} times the smallest"
+    why = f"the largest class has {ratio:.0f} times the images of the smallest"
     kept = "the epoch with the best macro_f1: few images of a rare class say little by their loss"
     return {
         "train.keep_by": ("macro_f1", kept),
-        "train.imbalance.logit_adjustment": (1.0, why),
+        "train.imbalance.class_weights": ("effective_number", why),
+        "train.imbalance.focal_gamma": (2.0, "as above; 0: cross-entropy"),
         "tune.objectives": (["macro_f1"], None),
     }
 

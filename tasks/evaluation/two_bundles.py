@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.bundle import Bundle
-from tasks.errors import DataError
+from tasks.errors import BundleError, DataError
 from tasks.evaluation.compare import Comparison, compare
 from tasks.files import sha256_json
-from tasks.metrics.classification import Ints
+from tasks.metrics.classification import Floats, Ints
+from tasks.pixels import Images
 from tasks.schema import Gate
 
+_BATCH = 256
 Names = npt.NDArray[Any]  # object [N]: the class of each image by name
 
 
@@ -73,7 +75,7 @@ def recall_of_each(bundle: Bundle) -> dict[str, float | None]:
     return {name: float(own.mean()) if len(own) else None for name, own in shares.items()}
 
 
-def compare_bundles(champion: Bundle, challenger: Bundle, params: Gate) -> Comparison:
+def compare_stored(champion: Bundle, challenger: Bundle, params: Gate) -> Comparison:
     """Compare two bundles by the answers they carry.
 
     Raises DataError when one carries none, or the two are not of the same images and labels.
@@ -109,11 +111,19 @@ def _positions(bundle: Bundle, index: Mapping[str, int]) -> Ints:
     return np.array([index[name] for name in bundle.info.classes], np.int64)
 
 
-def predicted_by(bundle: Bundle, images: Any, batch: int = 256) -> Ints:
+def predicted_by(bundle: Bundle, images: Images) -> Ints:
     """The bundle's answers to its inputs, uint8 N×S×S×3: positions in its classes, int64 [N]."""
-    starts = range(0, len(images), batch)
-    parts = [bundle.predict(images[start : start + batch])[0] for start in starts]
-    probabilities = np.concatenate(parts)
+    return np.asarray(probabilities_by(bundle, images).argmax(axis=1))
+
+
+def probabilities_by(bundle: Bundle, images: Images) -> Floats:
+    """Probabilities float64 N×C for inputs uint8 N×S×S×3, a batch at a time.
+
+    Raises BundleError when they are not finite.
+    """
+    starts = range(0, len(images), _BATCH)
+    parts = [bundle.predict(images[start : start + _BATCH])[0] for start in starts]
+    probabilities = np.concatenate(parts).astype(np.float64)
     if not np.isfinite(probabilities).all():
-        raise ValueError("the model answers with numbers that are not finite")
-    return np.asarray(probabilities.argmax(axis=1))
+        raise BundleError(f"{bundle.path} answers with numbers that are not finite")
+    return probabilities

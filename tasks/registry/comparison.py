@@ -16,10 +16,11 @@ from tasks.data.shards import SHARDS, open_shards
 from tasks.errors import BundleError, DataError
 from tasks.evaluation.comparison_page import Picture, render_comparison
 from tasks.evaluation.side_by_side import Side, SideBySide, side_by_side
+from tasks.evaluation.two_bundles import probabilities_by
 from tasks.files import write_text
 from tasks.metrics.classification import Floats
 from tasks.params import Settings
-from tasks.pixels import Images, Pixels
+from tasks.pixels import Pixels
 from tasks.registry.connection import connect, mlflow_errors
 from tasks.registry.frozen import frozen_images
 from tasks.registry.register import Registered
@@ -27,7 +28,6 @@ from tasks.registry.versions import champion, fetch
 from tasks.schema import Params
 
 FOLDER = "comparison"  # of the training run's files in MLflow
-_BATCH = 256
 log = logging.getLogger(__name__)
 
 
@@ -105,7 +105,7 @@ def _on_images(
     test = frozen_images(params, root)
     split = open_shards(root / SHARDS).split("test")
     sides = [
-        _side(one, title, _answers(one, test.images(one)))
+        _side(one, title, probabilities_by(one, test.images(one)))
         for one, title in zip((a, b), titles, strict=True)
     ]
     names = np.array(test.classes, object)[test.labels]
@@ -114,16 +114,6 @@ def _on_images(
         return split.images[row : row + 1][0], split.paths[row]
 
     return Compared(side_by_side(sides[0], sides[1], names, params.evaluate), picture)
-
-
-def _answers(bundle: Bundle, images: Images) -> Floats:
-    """Probabilities float64 N×C of all images, a batch at a time; raises BundleError."""
-    batches = range(0, len(images), _BATCH)
-    found = [bundle.predict(images[at : at + _BATCH])[0] for at in batches]
-    probabilities = np.concatenate(found).astype(np.float64)
-    if not np.isfinite(probabilities).all():
-        raise BundleError(f"{bundle.path} answers with numbers that are not finite")
-    return probabilities
 
 
 def _on_reference(

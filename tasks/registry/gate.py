@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tasks.bundle import Bundle
 from tasks.evaluation.compare import Comparison
-from tasks.evaluation.two_bundles import Names, compare_answers, compare_bundles, predicted_by
+from tasks.evaluation.two_bundles import Names, compare_answers, compare_stored, predicted_by
 from tasks.metrics.classification import Ints
 from tasks.pixels import Images
 from tasks.registry.decision import FIRST, Decision, Looks, Rule, Verdict, listed
@@ -92,7 +92,7 @@ def _compare(
     challenger: Bundle, champion: Bundle, test: FrozenImages | None, gate: Gate
 ) -> Comparison:
     if test is None:
-        return compare_bundles(champion, challenger, gate)
+        return compare_stored(champion, challenger, gate)
     old, new = _predict(champion, test), _predict(challenger, test)
     return compare_answers(champion, challenger, test.names, old, new, gate)
 

@@ -85,7 +85,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone in which the data steps ran unbroken, committed and pushed to the local remote."""
     folder = copy_of_repository(tmp_path_factory.mktemp("first") / "clone")
     run(folder, "dvc", "repro", "prepare")
-    run(folder, "git", "add", "--all", ".", ":!.venv")
+    run(folder, "git", "add", "--all", ".")
     run(folder, "git", "commit", "--quiet", "--message", "data")
     run(folder, "dvc", "push")
     return folder

@@ -8,7 +8,7 @@ import pytest
 from tasks.bundle import REFERENCE, Bundle, open_bundle
 from tasks.errors import DataError
 from tasks.evaluation.compare import compare
-from tasks.evaluation.two_bundles import compare_bundles, identity, stored_answers
+from tasks.evaluation.two_bundles import compare_stored, identity, stored_answers
 from tasks.params import Settings, load_params
 from tasks.signing import sign_directory
 
@@ -31,7 +31,7 @@ def test_the_answers_kept_compare_as_the_models_themselves(
         bundle.predict(digit_images[1200:])[0].argmax(1) for bundle in (champion, challenger)
     )
     expected = compare(old, new, digit_labels[1200:], champion.info.classes, GATE)
-    found = compare_bundles(champion, challenger, GATE)
+    found = compare_stored(champion, challenger, GATE)
     assert found == expected
     assert found.difference < 0
 
@@ -40,14 +40,14 @@ def test_the_order_of_the_images_is_no_matter(
     make_bundle: Callable[..., Bundle], settings: Settings
 ) -> None:
     champion, challenger = make_bundle(0.1, "old"), make_bundle(0.001, "new")
-    expected = compare_bundles(champion, challenger, GATE)
+    expected = compare_stored(champion, challenger, GATE)
     order = np.random.default_rng(0).permutation(597)
     names = ("probabilities", "labels", "hashes")
     shuffled = rewritten(
         challenger, settings, **{name: challenger.reference()[name][order] for name in names}
     )
     assert stored_answers(shuffled).digest == stored_answers(champion).digest
-    assert compare_bundles(champion, shuffled, GATE) == expected
+    assert compare_stored(champion, shuffled, GATE) == expected
 
 
 def test_other_images_or_labels_are_refused_and_counted(
@@ -59,12 +59,12 @@ def test_other_images_or_labels_are_refused_and_counted(
     hashes[0] = b"f" * 32
     other = rewritten(challenger, settings, hashes=hashes)
     with pytest.raises(DataError, match="597 and 597 images, 596 in both"):
-        compare_bundles(champion, other, GATE)
+        compare_stored(champion, other, GATE)
     labels = reference["labels"].copy()
     labels[0] = (labels[0] + 1) % 10
     relabelled = rewritten(other, settings, hashes=reference["hashes"], labels=labels)
     with pytest.raises(DataError, match="other test images or labels"):
-        compare_bundles(champion, relabelled, GATE)
+        compare_stored(champion, relabelled, GATE)
 
 
 def test_a_bundle_of_before_the_hashes_says_so(

@@ -41,7 +41,9 @@ def test_photographs_of_many_shapes(repository, visionloop, photo_folder):
     assert (params.prepare.size, params.prepare.resize) == (64, "letterbox")
     assert params.train.augment.flip is True
     assert params.train.batch_size == 16
-    assert (params.train.imbalance.logit_adjustment, params.train.keep_by) == (0, "loss")
+    remedy = params.train.imbalance
+    assert (remedy.class_weights, remedy.focal_gamma) == ("none", 0)
+    assert params.train.keep_by == "loss"
 
 
 def test_small_square_scans(repository, visionloop, digit_folder):
@@ -67,7 +69,7 @@ def test_small_photographs_in_colour_take_flips_and_crops(repository, visionloop
     assert augment.recipe.rotate == 0
 
 
-def test_classes_of_unequal_size_have_their_logits_adjusted(repository, visionloop, photo_folder):
+def test_classes_of_unequal_size_get_a_remedy(repository, visionloop, photo_folder):
     for path in list((photo_folder / "flower").iterdir()):
         ImageOps.mirror(Image.open(path)).save(path.with_stem(f"{path.stem}-mirrored"))
     for path in sorted((photo_folder / "temple").iterdir())[16:]:
@@ -75,9 +77,10 @@ def test_classes_of_unequal_size_have_their_logits_adjusted(repository, visionlo
     result = visionloop("init", "--data", str(photo_folder), "--yes")
     assert result.exit_code == 0, result.output
     params = load_params()
-    assert params.train.imbalance.logit_adjustment == 1.0
+    remedy = params.train.imbalance
+    assert (remedy.class_weights, remedy.focal_gamma) == ("effective_number", 2.0)
     assert (params.train.keep_by, params.tune.objectives) == ("macro_f1", ["macro_f1"])
-    assert "the largest class has 5 times the smallest" in PARAMS.read_text()
+    assert "the largest class has 5 times the images of the smallest" in PARAMS.read_text()
 
 
 def test_a_class_keeps_its_margin_for_cleaning(repository, visionloop, photo_folder):
