@@ -10,13 +10,13 @@ import re
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from report_page import Page, percent, shown
 from ruamel.yaml import YAML
 from scipy.stats import binomtest
 from sklearn import metrics as sk
@@ -38,45 +38,6 @@ OVERALL = {  # row of the table, key of metrics.json, by scikit-learn from label
     "F1, weighted by images": ("weighted_f1", lambda y, p: sk.f1_score(y, p, average="weighted")),
     "Cohen's kappa": ("kappa", sk.cohen_kappa_score),
 }
-
-
-class Page(HTMLParser):
-    """The text of a page, and each table as rows of the text of cells."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.text, self.tables, self.inside = "", [], False
-        self.feed(html)
-        self.text = " ".join(self.text.split())
-
-    def handle_starttag(self, tag, attrs):
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-            self.inside = True
-        self.text += " "
-
-    def handle_endtag(self, tag):
-        self.inside = self.inside and tag not in ("td", "th")
-
-    def handle_data(self, data):
-        self.text += data
-        if self.inside:
-            self.tables[-1][-1][-1] += data
-
-    def table(self, head: str) -> list[list[str]]:
-        """The rows below the head of the one table that has this in its head."""
-        (found,) = [table for table in self.tables if head in "|".join(table[0])]
-        return found[1:]
-
-    def numbers(self, pattern: str) -> list[float]:
-        """Those that the groups of a pattern match in the text."""
-        found = re.search(pattern, self.text)
-        assert found, pattern
-        return [float(group) for group in found.groups()]
 
 
 @pytest.fixture(scope="module")
@@ -106,15 +67,6 @@ def run(built, tmp_path_factory) -> SimpleNamespace:
         fp32_probabilities=np.array(table["fp32_probabilities"]),
         corrupted=pq.read_table(next(home.rglob("corrupted.parquet"))).to_pandas(),
     )
-
-
-def shown(cell: str) -> list[float]:
-    """The numbers of a cell, shares in percent as they are."""
-    return [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", cell)]
-
-
-def percent(share: float) -> float:
-    return pytest.approx(100 * share, abs=0.0500001)  # one digit is shown
 
 
 def models(run):
