@@ -1,12 +1,11 @@
 """The commands for models on devices: `visionloop export`, `visionloop profile`."""
 
-import os
 from pathlib import Path
-from typing import Annotated, Literal, overload
+from typing import Annotated, Literal
 
 import typer
 
-from flows.terminal import Json, console, enter_repository
+from flows.terminal import Json, absolute, console, enter_repository
 
 edge = typer.Typer()
 
@@ -82,14 +81,3 @@ def profile(
         console.print_json(data=measured.as_json())
     else:
         show(measured, console)
-
-
-@overload
-def absolute(path: Path) -> Path: ...
-@overload
-def absolute(path: None) -> None: ...
-@overload
-def absolute(path: Path | None) -> Path | None: ...
-def absolute(path: Path | None) -> Path | None:
-    """As it was meant, before the repository's root becomes the current directory."""
-    return None if path is None else Path(os.path.abspath(path.expanduser()))

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli_edge import absolute
-from flows.terminal import Json, console, enter_repository
+from flows.terminal import Json, absolute, console, enter_repository
 
 gate = typer.Typer()
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, overload
 
 import typer
 from rich.console import Console
@@ -28,3 +28,14 @@ def enter_repository(logs: bool = False) -> None:
         f"{here} is not in a Visionloop repository (no dvc.yaml and conf/ here or above); "
         "change to your clone first"
     )
+
+
+@overload
+def absolute(path: Path) -> Path: ...
+@overload
+def absolute(path: None) -> None: ...
+@overload
+def absolute(path: Path | None) -> Path | None: ...
+def absolute(path: Path | None) -> Path | None:
+    """As it was meant, before the repository's root becomes the current directory."""
+    return None if path is None else Path(os.path.abspath(path.expanduser()))

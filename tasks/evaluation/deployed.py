@@ -30,8 +30,8 @@ HELD_OUT = ("test", "validation")
 class Deployed:
     """The graph, what was chosen for it, and its answers by split of HELD_OUT.
 
-    `logits` and `seen` are lists of N rows: of the candidate logits and embedding, of the graph
-    to deploy probabilities, embedding and, where there is one, its score of strangeness.
+    `before` has the candidate's logits and embedding; `seen` the probabilities and embedding of the
+    graph to deploy and, where there is one, its score of strangeness: N rows each.
     """
 
     run: Run
