@@ -76,8 +76,10 @@ def main() -> None:
     found: dict[str, dict[str, list[Scores]]] = {}
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        cifar = class_folders(arguments.data, scratch / "cifar").parent
-        tiles = images_folder(arguments.tiles, scratch / "tiles")
+        if CIFAR_SET in arguments.sets:
+            cifar = class_folders(arguments.data, scratch / "cifar").parent
+        if TILE_SET in arguments.sets:
+            tiles = images_folder(arguments.tiles, scratch / "tiles")
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             for title in arguments.sets:
                 place = scratch / f"{title}-{seed}"
