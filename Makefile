@@ -24,6 +24,9 @@ $(STAMP): requirements.lock pyproject.toml | $(BIN)/uv
 demo: setup
 	$(BIN)/visionloop run
 
+# One thread for each worker's PyTorch: the networks of the tests are too small to gain from two,
+# and threads of workers that share the cores wait for each other.
+test: export OMP_NUM_THREADS ?= 1
 test: setup
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
