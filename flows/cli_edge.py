@@ -56,7 +56,7 @@ def profile(
         ),
     ] = None,
     runtime: Annotated[
-        Literal["onnxruntime", "openvino"] | None,
+        Literal["onnxruntime", "openvino", "cuda", "tensorrt"] | None,
         typer.Option(help="What to time whole runs and memory on; the bundle's when unset."),
     ] = None,
     threads: Annotated[

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from configparser import Error as ConfigError
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +29,7 @@ from tasks.errors import VisionloopError
 from tasks.params import Settings, load_params, load_settings
 from tasks.ports import holder, is_free
 from tasks.releases import current
-from tasks.runtime import INSTALL, TITLES, RuntimeName, available
+from tasks.runtime import GPU, TITLES, RuntimeName, available, idle_gpu, missing, version_of
 from tasks.schema import Source
 
 Status = Literal["ok", "warn", "fail"]
@@ -127,7 +126,7 @@ def _gpu(_: Settings) -> Iterator[Check]:
     if done.returncode != 0:
         yield Check("gpu", "warn", "nvidia-smi fails", "mend the driver, or train on the CPU")
         return
-    cpu_only = "+cpu" in (_installed("torch") or "")
+    cpu_only = "+cpu" in (version_of("torch") or "")
     mend = "install a CUDA build of torch and torchvision" if cpu_only else ""
     names = "; ".join(done.stdout.strip().splitlines())
     yield Check("gpu", "warn" if cpu_only else "ok", names, mend)
@@ -142,7 +141,7 @@ def _libraries(_: Settings) -> Iterator[Check]:
     locked = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE))
     wrong = []
     for name in _LIBRARIES:
-        installed = _installed(name)
+        installed = version_of(name)
         if installed is None:
             wrong.append(f"{name} is missing")
         elif installed.partition("+")[0] != locked.get(name, "").partition("+")[0]:
@@ -155,13 +154,19 @@ def _libraries(_: Settings) -> Iterator[Check]:
 
 def _runtimes(settings: Settings) -> Iterator[Check]:
     """What can run a model, and whether the released one is to run on something else."""
-    found = ", ".join(f"{TITLES[name]} {_installed(name)}" for name in available())
-    wanted = _released_runtime(settings)
-    if wanted in available():
-        yield Check("runtimes", "ok", found)
-    else:
+    here, idle, wanted = available(), idle_gpu(), _released_runtime(settings)
+    found = "; ".join([", ".join(map(_versioned, here)), *idle])
+    if reason := missing(wanted):
         found = f"{found}; the model in production was measured on {TITLES[wanted]}"
-        yield Check("runtimes", "warn", found, f"install it: {INSTALL}")
+        yield Check("runtimes", "warn", found, reason)
+    elif idle and not set(here) & set(GPU):
+        yield Check("runtimes", "warn", found, "mend it, or uv pip sync requirements.lock")
+    else:
+        yield Check("runtimes", "ok", found)
+
+
+def _versioned(name: RuntimeName) -> str:
+    return TITLES[name] if name in GPU else f"{TITLES[name]} {version_of(name)}"
 
 
 def _released_runtime(settings: Settings) -> RuntimeName:
@@ -172,13 +177,6 @@ def _released_runtime(settings: Settings) -> RuntimeName:
         return Runtime.model_validate(json.loads(content)["runtime"]).name
     except (VisionloopError, OSError, ValueError, KeyError):
         return "onnxruntime"
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _git(_: Settings) -> Iterator[Check]:

@@ -13,7 +13,7 @@ from tasks.edge.profile import Profile, Row, profile
 from tasks.external_data import refuse_external_data
 from tasks.files import atomic_write
 from tasks.params import load_settings
-from tasks.runtime import TITLES, RuntimeName
+from tasks.runtime import GPU, TITLES, RuntimeName
 
 _SLOWEST = 8  # nodes shown one by one
 
@@ -46,9 +46,8 @@ def show(measured: Profile, console: Console) -> None:
     """Print a row for each operator type, the slowest nodes, memory, and the floor."""
     images = "1 image" if measured.batch == 1 else f"{measured.batch} images"
     threads = "1 thread" if measured.threads == 1 else f"{measured.threads} threads"
-    console.print(
-        f"[bold]{measured.model}[/]: {images}, {threads}, {TITLES[measured.runtime]} on this CPU"
-    )
+    where = f"{TITLES[measured.runtime]} on this {'GPU' if measured.runtime in GPU else 'CPU'}"
+    console.print(f"[bold]{measured.model}[/]: {images}, {threads}, {where}")
     console.print(_table("operator", measured.types))
     several = [row for row in measured.nodes if row.ms > 0][:_SLOWEST]
     console.print(_table("slowest nodes", several))
@@ -101,6 +100,10 @@ def _notes(measured: Profile) -> list[str]:
         f"{machine.float32_macs_per_s / 1e9:,.0f} fp32 giga-multiply-accumulates a second, "
         f"{machine.bytes_per_s / 1e9:,.0f} GB/s on this model's "
         f"{machine.working_set_bytes / mega:.2f} MB.",
-        f"The floor at these rates is {measured.floor_ms:.3f} ms: the best run takes "
-        f"{measured.best_ms / measured.floor_ms:.1f} times that.",
+        f"The floor at these rates is {measured.floor_ms:.3f} ms"
+        + (
+            ", of the CPU, not of the GPU."
+            if measured.runtime in GPU
+            else f": the best run takes {measured.best_ms / measured.floor_ms:.1f} times that."
+        ),
     ]

@@ -26,7 +26,7 @@ from tasks.external_data import refuse_external_data
 from tasks.files import write_directory, write_json
 from tasks.params import Settings
 from tasks.pixels import Colour, Pixels, Resize, fit, read
-from tasks.runtime import INSTALL, TITLES, Floats, Run, RuntimeName, available, open_model
+from tasks.runtime import TITLES, Floats, Run, RuntimeName, missing, open_model
 from tasks.schema import CalibrationMethod, Normalisation, OodScore, Unchanged
 from tasks.signing import sign_directory, verify_directory
 
@@ -72,7 +72,8 @@ class InputContract(_Frozen):
 class Runtime(_Frozen):
     """How the graph is run: on the runtime `name`, or on ONNX Runtime where that is missing.
 
-    The key with a default came later: without it ONNX Runtime is meant, as it always was.
+    `provider` is ONNX Runtime's execution provider; of OpenVINO, the CPU's. The key with a default
+    came later: without it ONNX Runtime is meant, as it always was.
     """
 
     name: RuntimeName = "onnxruntime"
@@ -173,14 +174,15 @@ class Bundle:
     def runtime(self) -> RuntimeName:
         """What runs it here: the runtime that was chosen, or ONNX Runtime where that is missing."""
         name = self.info.runtime.name
-        if name in available():
+        reason = missing(name)
+        if reason is None:
             return name
         log.warning(
-            "%s was measured on %s, which is not installed: it runs on %s, perhaps slower; %s",
+            "%s was measured on %s and runs on %s here, perhaps slower: %s",
             self.path,
             self.info.runtime.title,
             TITLES["onnxruntime"],
-            INSTALL,
+            reason,
         )
         return "onnxruntime"
 

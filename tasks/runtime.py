@@ -1,8 +1,8 @@
-"""What runs an ONNX file: ONNX Runtime, and OpenVINO where it is installed.
+"""What runs an ONNX file: ONNX Runtime, on the CPU or a GPU, and OpenVINO where it is installed.
 
 `open_model` gives a function, uint8 N×S×S×3 images → named float32 arrays of N rows, that any
-number of threads may call. Both runtimes read the same file. Reduced precisions that a processor
-may have are off, so that they agree.
+number of threads may call. All runtimes read the same file. Reduced precisions that a processor
+may have are off, so that they agree (TensorRT has no option for that).
 """
 
 import importlib
@@ -12,45 +12,86 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from tasks.errors import RuntimeMissing
+from tasks.gpu import CPU, CUDA, TENSORRT, lack, open_on
 from tasks.pixels import Pixels
 
-RuntimeName = Literal["onnxruntime", "openvino"]
-TITLES: dict[RuntimeName, str] = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
-INSTALL = ".venv/bin/uv pip install 'visionloop[openvino]'"
-PROVIDER, INPUT = "CPUExecutionProvider", "images"
+RuntimeName = Literal["onnxruntime", "openvino", "cuda", "tensorrt"]
+GPU: tuple[RuntimeName, ...] = ("cuda", "tensorrt")
+TITLES: dict[RuntimeName, str] = {
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "cuda": "ONNX Runtime on CUDA",
+    "tensorrt": "ONNX Runtime on TensorRT",
+}
+PROVIDERS: dict[RuntimeName, str] = {
+    "onnxruntime": CPU,
+    "openvino": CPU,  # what ONNX Runtime runs its file on
+    "cuda": CUDA,
+    "tensorrt": TENSORRT,
+}
+INPUT = "images"
 
 Floats = npt.NDArray[np.float32]
 Run = Callable[[Pixels], list[Floats]]
 
 
 def available() -> list[RuntimeName]:
-    """The runtimes that are installed; none is imported for it."""
-    found = importlib.util.find_spec("openvino")
-    # A folder of that name in the current directory is found too, as a package without origin.
-    return ["onnxruntime", "openvino"] if found and found.origin else ["onnxruntime"]
+    """The runtimes that run here, ONNX Runtime on the CPU first."""
+    return [name for name in get_args(RuntimeName) if missing(name) is None]
+
+
+def missing(runtime: RuntimeName) -> str | None:
+    """Why a runtime cannot be used here, with the way out; None where it can.
+
+    Of a GPU a small network is run on it, once in a process, if this build of ONNX Runtime has it.
+    """
+    if runtime == "openvino":
+        found = importlib.util.find_spec("openvino")
+        # A folder of that name in the current directory is found too, as a package without origin.
+        installed = found is not None and found.origin is not None
+        install = ".venv/bin/uv pip install 'visionloop[openvino]'"
+        return None if installed else f"OpenVINO is not installed; {install}"
+    return lack(PROVIDERS[runtime], _listed()) if runtime in GPU else None
+
+
+def idle_gpu() -> list[str]:
+    """Why each GPU runtime that this build of ONNX Runtime has does not run here."""
+    have = [name for name in GPU if PROVIDERS[name] in _listed()]
+    return [reason for reason in map(missing, have) if reason is not None]
+
+
+def version_of(distribution: str) -> str | None:
+    """Of what is installed; onnxruntime-gpu, which brings the same module, is onnxruntime too."""
+    for name in (distribution, f"{distribution}-gpu"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
 
 
 def open_model(
     model: Path | bytes, runtime: RuntimeName, threads: int, outputs: Sequence[str] = ()
 ) -> Run:
-    """A function that runs an ONNX file, or its bytes, on the CPU with that many threads.
+    """A function that runs an ONNX file, or its bytes, with that many threads of the CPU.
 
     It takes uint8 N×S×S×3, any N, and gives `outputs` in their order, or all when none is named,
-    as arrays of the caller's own. Raises RuntimeMissing when `runtime` is not installed, ValueError
-    when the model has no such output, and whatever the runtime raises for one it cannot run.
+    as arrays of the caller's own. Raises RuntimeMissing when `runtime` is not here, ValueError when
+    the model has no such output, and whatever the runtime raises for one it cannot run.
     """
-    if runtime not in available():
-        raise RuntimeMissing(f"{TITLES[runtime]} is not installed; {INSTALL}")
+    if reason := missing(runtime):
+        raise RuntimeMissing(reason)
     if runtime == "openvino":
         return _OpenVino(model, threads, outputs)
-    session = open_session(model, threads)
+    session = open_session(model, threads, PROVIDERS[runtime])
     names = _named([output.name for output in session.get_outputs()], outputs)
 
     def run(images: Pixels) -> list[Floats]:
@@ -66,12 +107,13 @@ def load(runtime: RuntimeName) -> None:
         _core().get_property("CPU", "FULL_DEVICE_NAME")  # which brings its CPU part in
     else:
         importlib.import_module("onnxruntime")
+        missing(runtime)  # which brings the libraries of a GPU in
 
 
-def open_session(model: Path | bytes, threads: int) -> Any:
-    """An onnxruntime.InferenceSession on the CPU with that many intra-op threads.
+def open_session(model: Path | bytes, threads: int, provider: str = CPU) -> Any:
+    """An onnxruntime.InferenceSession with that many intra-op threads.
 
-    `model` is an ONNX file, or its bytes.
+    `model` is an ONNX file, or its bytes. Raises RuntimeMissing where `provider` is idle.
     """
     import onnxruntime
 
@@ -79,7 +121,9 @@ def open_session(model: Path | bytes, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # its warnings are about its own optimizer
     content = str(model) if isinstance(model, Path) else model
-    return onnxruntime.InferenceSession(content, options, providers=[PROVIDER])
+    if provider == CPU:
+        return onnxruntime.InferenceSession(content, options, providers=[CPU])
+    return open_on(provider, content, options)
 
 
 def usable_cores() -> int:
@@ -165,6 +209,12 @@ def _core() -> Any:
         if hidden is not None:
             sys.modules["openvino_telemetry"] = hidden
     return openvino.Core()
+
+
+def _listed() -> list[str]:
+    import onnxruntime
+
+    return list(onnxruntime.get_available_providers())
 
 
 def _named(known: list[str], wanted: Sequence[str]) -> list[str]:

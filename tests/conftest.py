@@ -39,7 +39,7 @@ from tasks.bundle import (
 from tasks.params import PARAMS_FILE, Settings, read_yaml
 from tasks.pixels import STATISTICS, fit, statistics
 from tasks.ports import free_port
-from tasks.runtime import PROVIDER, RuntimeName
+from tasks.runtime import PROVIDERS, RuntimeName
 
 SIZE = 8
 HELD_OUT = 1200  # images from here on were not trained on
@@ -270,7 +270,7 @@ def _info(accuracy: float, runtime: RuntimeName) -> BundleInfo:
         technique="fp32",
         classes=[str(digit) for digit in range(10)],
         input=InputContract(size=SIZE, resize="stretch", max_pixels=50_000_000),
-        runtime=Runtime(name=runtime, provider=PROVIDER, intra_op_threads=1),
+        runtime=Runtime(name=runtime, provider=PROVIDERS[runtime], intra_op_threads=1),
         temperature=1.0,
         decision=Decision(abstain_below=0.9, set_from=0.02, set_coverage=0.95),
         measurements=Measurements(

@@ -1,8 +1,6 @@
 """Builds the candidates of one network: its float graph, its int8 graph, each on every runtime.
 
-Each ONNX file is run over all validation images in batches of 1, 2, 7 and 64 and compared
-with the PyTorch network it was made from. What cannot be built is an `Absent` with its
-reason, never a gap.
+What cannot be built is an `Absent` with its reason, never a gap.
 """
 
 import logging
@@ -10,27 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-import numpy as np
-
-from tasks.compression.accuracy import accuracy_of
 from tasks.compression.candidates import Absent, Candidate
 from tasks.compression.context import Context, Network
 from tasks.compression.export import export
 from tasks.compression.finetune_int8 import finetune_int8
 from tasks.compression.networks import FP32, Plan
+from tasks.compression.on_runtimes import Rows, absent, changed, on_runtimes
 from tasks.compression.quantize import Limits, quantize
-from tasks.compression.runtime import in_batches
 from tasks.compression.storage import store
 from tasks.compression.targets import count_parameters
-from tasks.errors import CompressionError
-from tasks.metrics.reliability import softmax
-from tasks.runtime import Floats, RuntimeName, open_model
+from tasks.runtime import Floats
 from tasks.schema import RangeMethod, Storage
 from tasks.training.loop import predict
 from tasks.training.models import Classifier, ModelSpec
 
 PARITY = 1e-3  # largest probability difference a float export may show
-_BATCHES = (1, 2, 7, 64)
 log = logging.getLogger(__name__)
 
 
@@ -45,9 +37,9 @@ def _family(context: Context, plan: Plan) -> Iterator[Candidate | Absent]:
     try:
         model, spec = plan.make(context)
         logits = predict(model, context.validation.images, spec)
-        parent, *others = _float(context, plan, model, spec, logits)
+        parent, others = _float(context, plan, model, spec, logits)
     except Exception as error:
-        yield _absent(name, technique, error)
+        yield absent(name, technique, error)
         yield Absent(name=f"{name}-int8", technique=int8, reason=f"{name} could not be built")
         return
     yield from (parent, *others)
@@ -56,35 +48,28 @@ def _family(context: Context, plan: Plan) -> Iterator[Candidate | Absent]:
         return
     try:
         given = context.folder / parent.file, logits
-        plain = _int8(context, parent, f"{name}-int8", int8, given)
-        yield from plain
+        plain, others = _int8(context, parent, f"{name}-int8", int8, given)
+        yield from (plain, *others)
     except Exception as error:
-        yield _absent(f"{name}-int8", int8, error)
+        yield absent(f"{name}-int8", int8, error)
     else:
-        yield from _finetuned(context, (model, spec), parent, plain[0])
+        yield from _finetuned(context, (model, spec), parent, plain)
     for kind in context.params.quantize.weights_only:
         stored = f"{technique}, weights stored as {kind}"
         try:
-            yield from _stored(context, parent, stored, kind, logits)
+            smaller, others = _stored(context, parent, stored, kind, logits)
+            yield from (smaller, *others)
         except Exception as error:
-            yield _absent(f"{name}-{kind}-weights", stored, error)
-
-
-def _absent(name: str, technique: str, error: Exception) -> Absent:
-    """The row of a candidate that could not be built; a full disk ends the step instead."""
-    if isinstance(error, OSError):
-        raise error
-    log.warning("%s could not be built", name, exc_info=not isinstance(error, CompressionError))
-    lines = str(error).strip().splitlines() or [""]
-    return Absent(name=name, technique=technique, reason=f"{type(error).__name__}: {lines[0]}")
+            yield absent(f"{name}-{kind}-weights", stored, error)
 
 
 def _float(
     context: Context, plan: Plan, model: Classifier, spec: ModelSpec, logits: Floats
-) -> list[Candidate]:
+) -> Rows:
     export(model, spec, context.folder / f"{plan.name}.onnx")
-    made = _checked(context, plan.name, plan.technique, None, count_parameters(model), logits)
-    return [_like_its_network(candidate) for candidate in made]
+    parameters = count_parameters(model)
+    made = on_runtimes(context, plan.name, plan.technique, None, parameters, logits)
+    return changed(made, _like_its_network)
 
 
 def _like_its_network(candidate: Candidate) -> Candidate:
@@ -103,7 +88,7 @@ def _int8(
     technique: str,
     given: tuple[Path, Floats],
     like: Path | None = None,
-) -> list[Candidate]:
+) -> Rows:
     """The int8 graph `name` of a float graph, which `given` has with its logits."""
     settings, (source, logits) = context.params.quantize, given
     done = quantize(
@@ -116,8 +101,8 @@ def _int8(
         _limits(context, parent),
         like,
     )
-    made = _checked(context, name, technique, parent.name, parent.parameters, logits)
-    return [candidate.model_copy(update={"quantization": done}) for candidate in made]
+    made = on_runtimes(context, name, technique, parent.name, parent.parameters, logits)
+    return changed(made, lambda candidate: candidate.model_copy(update={"quantization": done}))
 
 
 def _finetuned(
@@ -149,9 +134,10 @@ def _finetuned(
         logits = predict(tuned, context.validation.images, spec)
         # In float it may be worse than it was: the teacher, not it, is what int8 is to be near.
         like = context.folder / f"{FP32}.onnx"
-        yield from _int8(context, parent, name, technique, (source, logits), like)
+        made, others = _int8(context, parent, name, technique, (source, logits), like)
+        yield from (made, *others)
     except Exception as error:
-        yield _absent(name, technique, error)
+        yield absent(name, technique, error)
 
 
 def _limits(context: Context, parent: Candidate) -> Limits | None:
@@ -168,51 +154,8 @@ def _limits(context: Context, parent: Candidate) -> Limits | None:
 
 def _stored(
     context: Context, parent: Candidate, technique: str, kind: Storage, logits: Floats
-) -> list[Candidate]:
+) -> Rows:
     name = f"{parent.name}-{kind}-weights"
     store(context.folder / parent.file, context.folder / f"{name}.onnx", kind)
     # Without a parent: these are for size, and must not be faster.
-    return _checked(context, name, technique, None, parent.parameters, logits)
-
-
-def _checked(
-    context: Context,
-    name: str,
-    technique: str,
-    parent: str | None,
-    parameters: int,
-    logits: Floats,
-) -> list[Candidate]:
-    """The graph on each runtime at hand, ONNX Runtime first, beside its network's `logits`."""
-    path, found = context.folder / f"{name}.onnx", []
-    for runtime in context.runtimes:
-        run = open_model(path, runtime, 1, ["logits"])
-        outputs = in_batches(run, context.validation.images, _BATCHES)
-        if not np.isfinite(outputs).all():
-            raise CompressionError(f"{path.name} gives logits that are not finite on {runtime}")
-        candidate = Candidate(
-            name=on(name, runtime),
-            technique=technique,
-            file=path.name,
-            parent=parent and on(parent, runtime),
-            runtime=runtime,
-            parameters=parameters,
-            size_bytes=path.stat().st_size,
-            parity_max_difference=float(np.abs(softmax(outputs) - softmax(logits)).max()),
-            parity_agreement=float((outputs.argmax(1) == logits.argmax(1)).mean()),
-            **accuracy_of(outputs, context.wanted, context.validation.labels, context.spec.classes),
-        )
-        found.append(candidate)
-        log.info(
-            "%s: accuracy %.2f %%, parity %.2g, %d bytes",
-            candidate.name,
-            100 * candidate.accuracy,
-            candidate.parity_max_difference,
-            candidate.size_bytes,
-        )
-    return found
-
-
-def on(name: str, runtime: RuntimeName) -> str:
-    """The name of a graph's candidate on a runtime: ONNX Runtime is the one that goes unsaid."""
-    return name if runtime == "onnxruntime" else f"{name}@{runtime}"
+    return on_runtimes(context, name, technique, None, parent.parameters, logits)

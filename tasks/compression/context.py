@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 from tasks.data.shards import ShardSplit
-from tasks.runtime import Floats, RuntimeName, available
+from tasks.runtime import GPU, Floats, RuntimeName, missing
 from tasks.schema import Budget, Compress, Train
 from tasks.training.loop import predict
 from tasks.training.models import Classifier, ModelSpec
@@ -43,7 +44,10 @@ class Context:
     @property
     def runtimes(self) -> list[RuntimeName]:
         """Those that candidates run on, ONNX Runtime first."""
-        return available() if self.params.openvino else ["onnxruntime"]
+        unwanted: set[RuntimeName] = set() if self.params.openvino else {"openvino"}
+        unwanted |= set() if self.params.gpu else set(GPU)
+        names = (name for name in get_args(RuntimeName) if name not in unwanted)
+        return [name for name in names if missing(name) is None]
 
     @property
     def splits(self) -> tuple[ShardSplit, ShardSplit]:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from tasks.gpu import CPU
 from tasks.pixels import Images, Pixels
-from tasks.runtime import PROVIDER, Floats
+from tasks.runtime import Floats
 
 
 def fuse(source: Path, target: Path) -> None:
@@ -17,7 +18,7 @@ def fuse(source: Path, target: Path) -> None:
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(target)
-    onnxruntime.InferenceSession(str(source), options, providers=[PROVIDER])
+    onnxruntime.InferenceSession(str(source), options, providers=[CPU])
 
 
 def run_logits(session: Any, images: Images, batches: Sequence[int] = (64,)) -> Floats:

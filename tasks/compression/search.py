@@ -23,7 +23,7 @@ from tasks.compression.measure import choose_threads, measure_latency, onnx_run
 from tasks.compression.networks import FP32, Plan, ladders, original
 from tasks.compression.quantize import draw, quantize
 from tasks.errors import CompressionError
-from tasks.runtime import RuntimeName
+from tasks.runtime import RuntimeName, idle_gpu
 
 _RUNS = 30  # timed, of a shape
 _FASTER = 1.1  # times as fast is beyond what such a short measurement gets wrong
@@ -43,6 +43,8 @@ class Search:
     def run(self) -> None:
         """Build everything; raises CompressionError when fp32 itself fails."""
         _warn_of_missing_classes(self.context)
+        for reason in idle_gpu() if self.context.params.gpu else ():
+            log.warning("no candidate on it: %s", reason)
         for plan in original(self.context):
             self._build(plan)
             if plan.name == FP32:
@@ -89,8 +91,9 @@ class Search:
         if candidate.parent is None:
             return False
         both = [one for one in self.candidates if one.name in (candidate.parent, candidate.name)]
-        parent, int8 = self._timed({one.name: (one.file, one.runtime) for one in both}).values()
-        return int8 > parent
+        found = self._timed({one.name: (one.file, one.runtime) for one in both})
+        # A runtime may have int8 alone: the float graph is then no limit.
+        return found[candidate.name] > found.get(candidate.parent, float("inf"))
 
     def _keeps(self, candidate: Candidate) -> bool:
         budget = self.context.budget
@@ -114,8 +117,13 @@ class Search:
             files = self._shape(plan)
         except CompressionError:
             return None  # building it will say why
+        # Beside ONNX Runtime, those that ran such a graph: TensorRT may not take int8, say.
+        ran = {(row.runtime, row.parent is None) for row in self.candidates}
         own = {
-            f"{file} on {name}": (file, name) for file in files for name in self.context.runtimes
+            f"{file} on {name}": (file, name)
+            for file in files
+            for name in self.context.runtimes
+            if name == "onnxruntime" or (name, file == files[0]) in ran
         }
         theirs = {rival.name: (rival.file, rival.runtime) for rival in rivals}
         found = self._timed(own | theirs)

@@ -8,13 +8,13 @@ requirements.txt        the three packages, in the versions of the machine that 
 """
 
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tasks.bundle import MODEL, Bundle
 from tasks.errors import BundleError
 from tasks.files import remove_leftovers, sha256, write_directory, write_json, write_text
+from tasks.runtime import version_of
 
 ABOUT, RUNNER, REQUIREMENTS = "model.json", "run.py", "requirements.txt"
 _ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def fill_edge(bundle: Bundle, folder: Path) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(_ROOT / name, folder / name)
     shutil.copyfile(Path(__file__).with_name("run.py"), folder / RUNNER)
-    pins = "".join(f"{name}=={version(name)}\n" for name in _PACKAGES)
+    pins = "".join(f"{name}=={version_of(name)}\n" for name in _PACKAGES)
     write_text(folder / REQUIREMENTS, pins)
     write_about(folder, bundle, "edge", [MODEL])
 

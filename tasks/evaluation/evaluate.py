@@ -37,7 +37,7 @@ from tasks.evaluation.report import render_report
 from tasks.evaluation.tables import class_rows, known, overall, remarks
 from tasks.files import atomic_write, write_json, write_text
 from tasks.params import load_params, load_settings
-from tasks.runtime import PROVIDER
+from tasks.runtime import PROVIDERS
 from tasks.schema import Params
 from tasks.step import run_step
 from tasks.tracking import RunLog, open_run
@@ -82,7 +82,11 @@ def bundle_info(evidence: Evidence, params: Params) -> BundleInfo:
         technique=chosen.technique,
         classes=list(evidence.shards.classes),
         input=evidence.shards.contract,
-        runtime=Runtime(name=chosen.runtime, provider=PROVIDER, intra_op_threads=chosen.threads),
+        runtime=Runtime(
+            name=chosen.runtime,
+            provider=PROVIDERS[chosen.runtime],
+            intra_op_threads=chosen.threads,
+        ),
         temperature=evidence.deployed.temperature.value,
         calibration=evidence.deployed.calibration.method,
         ood_score=evidence.parts.ood and evidence.parts.ood.found.chosen.score.name,

@@ -8,7 +8,6 @@ import logging
 import shutil
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from tasks.registry.connection import MODEL_NAME, connect, mlflow_errors
 from tasks.registry.forward import find_experiment
 from tasks.registry.server import public_address
 from tasks.registry.sync import run_id_of, sync_all
+from tasks.runtime import version_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -132,7 +132,7 @@ def _log_model(
             artifacts={"bundle": source},
             signature=_signature(bundle),
             input_example=_example(bundle),
-            pip_requirements=[f"{name}=={installed(name)}" for name in _REQUIREMENTS],
+            pip_requirements=[f"{name}=={version_of(name)}" for name in _REQUIREMENTS],
         )
         client.log_model_artifacts(model.model_id, f"{directory}/model")
     client.finalize_logged_model(model.model_id, "READY")

@@ -162,6 +162,7 @@ class Compress(Section):
     prune: Prune
     quantize: Quantize
     openvino: bool = Field(description="candidates run on OpenVINO too, where it is installed")
+    gpu: bool = Field(description="and on a GPU, where ONNX Runtime runs on CUDA or TensorRT")
     minutes: float | None = Field(
         gt=0, description="no further network is trained after this long; null: no limit"
     )

@@ -155,7 +155,7 @@ def _write_params(root: Path) -> None:
     values["compress"]["prune"] |= {"epochs": 3}
     values["compress"]["quantize"]["calibration_images"] = 64
     values["compress"]["latency_runs"] = 20
-    values["compress"]["openvino"] = False
+    values["compress"] |= {"openvino": False, "gpu": False}
     values["budget"]["max_accuracy_drop"] = 0.5
     values["budget"]["min_agreement"] = 0.0
     (root / "conf").mkdir()

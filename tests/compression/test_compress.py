@@ -10,12 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from ruamel.yaml import YAML
 
 from tasks.compression import compress
-from tasks.compression.build import on
+from tasks.compression.on_runtimes import on
 from tasks.errors import CompressionError, DataError, TrainingError
 from tasks.params import load_settings
 from tasks.runtime import available
@@ -133,12 +134,17 @@ def test_an_altered_shard_stops_the_step(project: Path) -> None:
         compress.main()
 
 
-def test_a_candidate_that_cannot_be_built_is_a_row_with_its_reason(project: Path) -> None:
+def test_a_candidate_that_cannot_be_built_is_a_row_with_its_reason(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor is a GPU passed over in silence, that ONNX Runtime was built for and does not find."""
     path = Path("conf/params.yaml")
     values = YAML().load(path.read_text())
     values["compress"]["distil"]["temperature"] = 1e-60  # soft targets that overflow
     values["compress"]["prune"]["alpha"] = 0.9  # which pruning hears too
-    values["compress"]["openvino"] = True
+    values["compress"] |= {"openvino": True, "gpu": True}
+    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
     with open(path, "w") as stream:
         YAML().dump(values, stream)
     compress.main()
@@ -148,6 +154,8 @@ def test_a_candidate_that_cannot_be_built_is_a_row_with_its_reason(project: Path
     assert "diverged" in reasons["distilled"]
     assert "distilled" in reasons["distilled-int8"]
     assert [row["name"] for row in results["candidates"]] == on_every_runtime(NAMES[:2])
+    if "cuda" not in available():
+        assert "no candidate on it: CUDAExecutionProvider is installed and does not" in caplog.text
 
 
 def test_a_full_disk_ends_the_step_and_leaves_the_last_candidates(project: Path) -> None:

@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.compression.build import softmax
 from tasks.compression.export import export
 from tasks.compression.quantize import quantize
 from tasks.compression.runtime import logit_error
 from tasks.data.shards import Shards
+from tasks.metrics.reliability import softmax
 from tasks.pixels import read
 from tasks.runtime import Floats, Run, RuntimeName, available, open_model
 from tasks.training.loop import predict
 from tasks.training.models import Classifier, ModelSpec
 
 ROOT = Path(__file__).parents[2]
-RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
+# Both of the lock, and a GPU where there is one.
+RUNTIMES = tuple(dict.fromkeys([*get_args(RuntimeName)[:2], *available()]))
 BATCHES = (1, 2, 7, 64, 1, 7, 0)
 
 
@@ -61,10 +62,11 @@ def test_float_is_the_same_network_everywhere(models, images, network) -> None:
 def test_int8_is_as_near_to_the_float_network_everywhere(models, images, network) -> None:
     """Not the same: OpenVINO adds to a convolution's sum before it is rounded."""
     wanted = predict(network[0], images, network[1])
-    one, other = (run(images)[0] for run in opened(models["int8"]).values())
-    assert logit_error(other, wanted) < 1.25 * logit_error(one, wanted) < 0.1
-    assert logit_error(other, one) < logit_error(one, wanted)
-    assert (one.argmax(1) == other.argmax(1)).mean() >= 0.97
+    one, *others = (run(images)[0] for run in opened(models["int8"]).values())
+    for other in others:
+        assert logit_error(other, wanted) < 1.25 * logit_error(one, wanted) < 0.1
+        assert logit_error(other, one) < logit_error(one, wanted)
+        assert (one.argmax(1) == other.argmax(1)).mean() >= 0.97
 
 
 @pytest.mark.parametrize("kind", ["fp32", "int8"])
@@ -154,12 +156,12 @@ def test_a_folder_named_openvino_is_not_the_library(tmp_path: Path) -> None:
         "assert importlib.util.find_spec('openvino') is not None\n"
         f"sys.path.append({str(ROOT)!r})\n"
         "sys.path.append(sys.argv[1])\n"
-        "from tasks.runtime import available\n"
+        "from tasks.runtime import missing\n"
         "sys.path.remove(sys.argv[1])\n"
-        "print(available())\n"
+        "print(missing('openvino'))\n"
     )
     packages = str(Path(np.__file__).parents[1])
     command = [sys.executable, "-c", code, packages]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout == "['onnxruntime']\n", done.stderr
-    assert available() == ["onnxruntime", "openvino"]
+    assert done.stdout.startswith("OpenVINO is not installed; "), done.stderr
+    assert available()[:2] == ["onnxruntime", "openvino"]

@@ -30,6 +30,7 @@ SHORT = {
     "compress.prune.epochs": 2,
     "compress.latency_runs": 30,
     "compress.openvino": False,
+    "compress.gpu": False,
     "budget.max_accuracy_drop": 0.05,
     "budget.min_agreement": 0.9,
     "evaluate.resamples": 500,

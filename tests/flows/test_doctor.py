@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 
+import onnxruntime
 import pytest
 
 from tasks.params import load_settings
@@ -64,11 +65,26 @@ def test_runtimes_are_listed_and_one_that_production_lacks_is_told(
     assert "OpenVINO 20" in checks["runtimes"]["found"]
     publish(make_bundle(runtime="openvino"), 1, settings)
     assert doctor()[1]["runtimes"]["status"] == "ok"
+    publish(make_bundle(name="fast", runtime="cuda"), 2, settings)
+    checks = doctor()[1]
+    assert "was measured on ONNX Runtime on CUDA" in checks["runtimes"]["found"]
+    assert "onnxruntime-gpu[cuda,cudnn]==1." in checks["runtimes"]["mend"]
+    publish(make_bundle(name="again", runtime="openvino"), 3, settings)
     monkeypatch.setitem(sys.modules, "openvino", None)  # as where it is not installed
     code, checks = doctor()
     assert (code, checks["runtimes"]["status"]) == (0, "warn")
     assert "the model in production was measured on OpenVINO" in checks["runtimes"]["found"]
     assert "visionloop[openvino]" in checks["runtimes"]["mend"]
+
+
+def test_a_gpu_that_onnx_runtime_was_built_for_and_does_not_find(doctor, monkeypatch):
+    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+    code, checks = doctor()
+    assert (code, checks["runtimes"]["status"]) == (0, "warn")
+    assert "CUDAExecutionProvider is installed and does not run here" in checks["runtimes"]["found"]
+    assert "ONNX Runtime on CUDA" not in checks["runtimes"]["found"]
+    assert "requirements.lock" in checks["runtimes"]["mend"]
 
 
 def test_a_misspelt_parameter(doctor, repository):

@@ -97,6 +97,15 @@ def test_a_mistake_is_one_line(
     assert not (tmp_path / "device").exists()
 
 
+def test_profile_on_a_gpu_that_there_is_not_names_what_to_install(
+    built: Path, visionloop: Command
+) -> None:
+    done = visionloop("profile", "--runtime", "cuda")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: this build of ONNX Runtime has no CUDAExecutionProvider")
+    assert "onnxruntime-gpu[cuda,cudnn]==" in done.stderr
+
+
 def test_without_any_bundle_it_says_how_to_get_one(
     repository: Path, visionloop: Command, tmp_path: Path
 ) -> None:
