@@ -64,6 +64,15 @@ def untrained(
         return build(student_spec), student_spec
 
 
+def tuning(train: Train, epochs: int, lr: float) -> Train:
+    """`train` for the fine-tuning of a network that has been trained: all epochs are made.
+
+    While the rate rises such a network gets worse, for longer than `train.patience`, which would
+    end the tuning before the rate has fallen.
+    """
+    return train.model_copy(update={"epochs": epochs, "lr": lr, "patience": epochs})
+
+
 def teach(
     student: Classifier,
     teacher: Classifier,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.compression.distil import Splits, teach
+from tasks.compression.distil import Splits, teach, tuning
 from tasks.compression.quantize import draw
 from tasks.compression.simulated_int8 import simulate_int8
 from tasks.pixels import crop
@@ -39,6 +39,6 @@ def finetune_int8(
     images = np.ascontiguousarray(crop(splits[0].images[rows], spec.size))
     tuned = copy.deepcopy(model).cpu().eval()
     simulated = simulate_int8(tuned, spec, images, method)
-    brief = {"epochs": settings.finetune_epochs, "lr": settings.finetune_lr}
-    teach(simulated, teacher, data, train.model_copy(update=brief), params.distil, checkpoint)
+    config = tuning(train, settings.finetune_epochs, settings.finetune_lr)
+    teach(simulated, teacher, data, config, params.distil, checkpoint)
     return tuned.eval()

@@ -22,7 +22,7 @@ from tasks.compression.channels import (
     score,
     widths,
 )
-from tasks.compression.distil import Splits, teach
+from tasks.compression.distil import Splits, teach, tuning
 from tasks.compression.importance import measure_of
 from tasks.compression.targets import Removed, removed_from
 from tasks.data.shards import ShardSplit
@@ -62,7 +62,7 @@ def prune(
             share = ratio * step / pruning.steps
             plan = checkpoint.with_stem(f"{checkpoint.stem}-{step}-plan")
             student = pruner.without(student, share, removed, plan)
-            config = train.model_copy(update={"epochs": _epochs(pruning, step), "lr": pruning.lr})
+            config = tuning(train, _epochs(pruning, step), pruning.lr)
             tuned = checkpoint.with_stem(f"{checkpoint.stem}-{step}")
             teach(student, teacher, (spec, splits), config, distil, tuned)
     return student

@@ -1,6 +1,7 @@
 """Structured pruning: what leaves, how much of what, in how many steps, and what cannot."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -218,6 +219,23 @@ def test_steps_end_at_the_same_size_as_one_and_share_the_epochs(
         2,
         1,
     ]
+
+
+def test_fine_tuning_goes_on_while_the_rate_is_high(
+    network: Network,
+    splits: Splits,
+    conf: Params,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It makes a trained network worse first, which is no reason to stop."""
+    impatient = conf.train.model_copy(update={"patience": 1})
+    settings = section(conf, epochs=6, lr=1.0), conf.compress.distil
+    with caplog.at_level("INFO"):
+        prune(*network, splits, impatient, settings, 0.5, tmp_path / "one.pt", 1)
+    losses = [record.args[3] for record in caplog.records if record.msg.startswith("epoch %d/%d")]
+    assert len(losses) == 6
+    assert any(later > before for before, later in pairwise(losses[:3]))
 
 
 def test_the_teachers_weight_is_that_of_the_section_prune(
