@@ -160,7 +160,12 @@ def _runtimes(settings: Settings) -> Iterator[Check]:
         found = f"{found}; the model in production was measured on {TITLES[wanted]}"
         yield Check("runtimes", "warn", found, reason)
     elif idle and not set(here) & set(GPU):
-        yield Check("runtimes", "warn", found, "mend it, or uv pip sync requirements.lock")
+        yield Check(
+            "runtimes",
+            "warn",
+            found,
+            "mend that, or go back to the build for CPUs: rm .venv/.synced && make setup",
+        )
     else:
         yield Check("runtimes", "ok", found)
 

@@ -84,7 +84,7 @@ def test_a_gpu_that_onnx_runtime_was_built_for_and_does_not_find(doctor, monkeyp
     assert (code, checks["runtimes"]["status"]) == (0, "warn")
     assert "CUDAExecutionProvider is installed and does not run here" in checks["runtimes"]["found"]
     assert "ONNX Runtime on CUDA" not in checks["runtimes"]["found"]
-    assert "requirements.lock" in checks["runtimes"]["mend"]
+    assert "make setup" in checks["runtimes"]["mend"]
 
 
 def test_a_misspelt_parameter(doctor, repository):
