@@ -17,7 +17,7 @@ from flows.summary import LoopResult
 from tasks.bundle import CARD
 from tasks.errors import ServiceError
 from tasks.params import load_settings
-from tasks.registry.comparison import FOLDER as COMPARISONS
+from tasks.registry.champion_report import FOLDER
 from tasks.registry.register import run_page
 
 
@@ -37,9 +37,6 @@ def publish(result: LoopResult) -> None:
     card = (result.bundle.path / CARD).read_text(encoding="utf-8")
     create_markdown_artifact(without_front_matter(card), key="model-card")
     if run is not None:
-        if result.outcome.comparison is not None:
-            page = f"{run}/artifacts/{COMPARISONS}/{result.outcome.comparison.name}"
-            create_link_artifact(page, key="comparison", link_text="Beside the champion")
         cleaning = f"{run}/artifacts/data/cleaning.html"
         create_link_artifact(cleaning, key="cleaning-report", link_text="The cleaning report")
         create_link_artifact(run, key="mlflow-run", link_text="The run in MLflow")
@@ -52,7 +49,8 @@ def _report(result: LoopResult, run: str | None) -> str:
     """What the report says first, and where it is in MLflow (None: in no run there)."""
     lines = [verdict_of(result.bundle), "", *(f"- {one}" for one in remarks_of(result.bundle)), ""]
     if run is not None:
-        lines.append(f"[The evaluation report]({run}/artifacts/evaluation/report.html)")
+        page = f"{run}/artifacts/{FOLDER}/{result.pages.report.name}"
+        lines.append(f"[The evaluation report]({page})")
     return "\n".join(lines)
 
 

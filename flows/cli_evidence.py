@@ -33,7 +33,7 @@ def report(
     else:
         show(found, console)
     if show_page:
-        _look(found.report)
+        _look(found.pages.report)
 
 
 @evidence.command(epilog="Example: visionloop compare champion data/bundle --html comparison.html")

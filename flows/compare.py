@@ -9,10 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.bundle import named_bundle
-from tasks.evaluation.comparison_page import notes_of, rows_of
+from tasks.evaluation.comparison_page import Compared, rows_of
 from tasks.evaluation.side_by_side import ClassChange
 from tasks.params import Settings, load_params
-from tasks.registry.comparison import Compared, compare_bundles, page_of, write_page
+from tasks.registry.champion_report import folder_of
+from tasks.registry.comparison import compare_bundles, write_comparison
 
 _LISTED = 10
 
@@ -46,16 +47,10 @@ class Result:
             **plain,
             "classes": [asdict(one) for one in found.classes],
             "rows": [asdict(row) for row in rows_of(found)],
-            "notes": self.notes,
+            "notes": self.compared.notes,
             **images,
             "page": str(self.page),
         }
-
-    @property
-    def notes(self) -> list[str]:
-        """What must be known before trusting the figures."""
-        own = self.compared.note
-        return ([own] if own else []) + notes_of(self.compared.found)
 
 
 def compare(
@@ -69,8 +64,8 @@ def compare(
     params = load_params()
     a, b = named_bundle(names[0], settings), named_bundle(names[1], settings)
     compared = compare_bundles(a, b, titles, params)
-    target = page or page_of(b, settings) / f"{a.digest[:12]}.html"
-    write_page(target, compared, params)
+    target = page or folder_of(b, settings) / f"{a.digest[:12]}.html"
+    write_comparison(target, compared, params)
     return Result(compared, target.resolve())
 
 
@@ -78,7 +73,7 @@ def show(result: Result, console: Console) -> None:
     """The verdict, both models' figures, and the classes that changed most."""
     found = result.compared.found
     console.print(Text(found.verdict))
-    for note in result.notes:
+    for note in result.compared.notes:
         console.print(Text(f"· {note}"))
     console.print(Text(f"A: {found.a.title}   B: {found.b.title}"))
     table = Table("", "A", "B", "B less A", box=None)

@@ -7,14 +7,13 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
 from flows.summary import LoopResult, Outcome, summarise
 from tasks.bundle import Bundle, open_bundle
 from tasks.params import Settings, load_params, load_settings
 from tasks.pipeline import changed_stages, exclusive, repro
-from tasks.registry.comparison import against_champion
+from tasks.registry.champion_report import against_champion, pages_of
 from tasks.registry.decision import Decision
 from tasks.registry.judge import judge
 from tasks.registry.promote import promote
@@ -58,7 +57,7 @@ def run_loop(overrides: Mapping[str, object] | None = None, call: Call = directl
         changed = rebuild(workspace, settings, call)
         bundle = open_bundle(workspace.bundle, settings)
         outcome = release(bundle, workspace, settings, call)
-    return summarise(workspace, bundle, changed, outcome)
+    return summarise(workspace, bundle, changed, outcome, pages_of(bundle, settings))
 
 
 def rebuild(workspace: Workspace, settings: Settings, call: Call) -> list[str]:
@@ -101,16 +100,16 @@ def release(bundle: Bundle, workspace: Workspace, settings: Settings, call: Call
     with temporary_server(settings) as reachable:
         registered = call("register", register, bundle, reachable)
         decision = call("gate", gate, bundle, workspace, reachable)
-        page = call("compare", compare, bundle, registered, workspace, reachable)
+        call("compare", compare, bundle, registered, workspace, reachable)
         promotion = call("promote", promote, registered.version, decision, reachable)
-    return Outcome.of(registered, promotion, page)
+    return Outcome.of(registered, promotion)
 
 
 def compare(
     bundle: Bundle, registered: Registered, workspace: Workspace, settings: Settings
-) -> Path | None:
-    """The page on the bundle beside the champion of this moment; None when there is none."""
-    return against_champion(bundle, registered, workspace.params, workspace.root, settings)
+) -> None:
+    """Fill the report with what changes against the champion of this moment, if there is one."""
+    against_champion(bundle, registered, workspace.params, workspace.root, settings)
 
 
 def gate(bundle: Bundle, workspace: Workspace, settings: Settings) -> Decision:

@@ -1,4 +1,7 @@
-"""`visionloop report`: where a bundle's report is, what it says first, and how to look at it."""
+"""`visionloop report`: where a bundle's report is, what it says first, and how to look at it.
+
+Where the gate compared the bundle with a champion, the report is the copy that says what changes.
+"""
 
 import webbrowser
 from dataclasses import dataclass
@@ -8,38 +11,36 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.bundle import BUILT, named_bundle
-from tasks.bundle import CARD, REPORT, Bundle, open_bundle
+from tasks.bundle import CARD, Bundle, open_bundle
 from tasks.params import Settings
-from tasks.registry.comparison import page_of
+from tasks.registry.champion_report import Pages, pages_of
 
 
 @dataclass(frozen=True)
 class Found:
-    """A verified bundle with its report, and the pages that compare it with others."""
+    """A verified bundle, and what there is to read on it."""
 
     bundle: Bundle
-    report: Path
-    comparisons: tuple[Path, ...]
+    pages: Pages
 
     def as_json(self) -> dict[str, object]:
         """For `--json`."""
         return {
             "bundle": str(self.bundle.path),
             "digest": self.bundle.digest,
-            "report": str(self.report),
-            "card": str(self.report.with_name(CARD)),
-            "comparisons": [str(path) for path in self.comparisons],
+            "report": str(self.pages.report),
+            "signed_report": str(self.pages.signed),
+            "card": str(self.pages.signed.with_name(CARD)),
+            "comparisons": [str(path) for path in self.pages.comparisons],
             "verdict": verdict_of(self.bundle),
             "remarks": remarks_of(self.bundle),
         }
 
 
 def find(name: str | None, settings: Settings) -> Found:
-    """The report of a named bundle, data/bundle when there is no name; raises BundleError."""
+    """The pages on a named bundle, data/bundle when there is no name; raises BundleError."""
     bundle = named_bundle(name, settings) if name else open_bundle(BUILT, settings)
-    pages = page_of(bundle, settings).glob("*.html")
-    report = (bundle.path / REPORT).resolve()
-    return Found(bundle, report, tuple(sorted(path.resolve() for path in pages)))
+    return Found(bundle, pages_of(bundle, settings))
 
 
 def show(found: Found, console: Console) -> None:
@@ -47,8 +48,12 @@ def show(found: Found, console: Console) -> None:
     console.print(Text(verdict_of(found.bundle)))
     for remark in remarks_of(found.bundle):
         console.print(Text(f"· {remark}"))
-    console.print(f"report: {found.report.as_uri()}", soft_wrap=True)
-    for path in found.comparisons:
+    pages = found.pages
+    console.print(f"report: {pages.report.as_uri()}", soft_wrap=True)
+    if pages.filled:
+        signed = f"as signed, without the champion: {pages.signed.as_uri()}"
+        console.print(signed, soft_wrap=True)
+    for path in pages.comparisons:
         console.print(f"comparison: {path.as_uri()}", soft_wrap=True)
 
 

@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from tasks.bundle import Bundle, Measurements
+from tasks.registry.champion_report import Pages
 from tasks.registry.decision import Decision
 from tasks.registry.promote import Promotion
 from tasks.registry.register import Registered
@@ -31,8 +32,6 @@ class Outcome:
     reasons: tuple[str, ...]
     url: str | None
     decision: Decision | None = None
-    comparison: Path | None = None
-    """The page on the bundle beside the champion that the gate saw."""
 
     @classmethod
     def unchanged(cls, version: int) -> Self:
@@ -40,9 +39,7 @@ class Outcome:
         return cls(version, False, "champion", False, ("the bundle is the champion already",), None)
 
     @classmethod
-    def of(
-        cls, registered: Registered, promotion: Promotion, comparison: Path | None = None
-    ) -> Self:
+    def of(cls, registered: Registered, promotion: Promotion) -> Self:
         """What registering and promoting came to."""
         is_champion = promotion.champion == registered.version
         decision = promotion.decision
@@ -55,7 +52,6 @@ class Outcome:
             reasons=tuple(promotion.reason.split("; ")),
             url=registered.url,
             decision=decision,
-            comparison=comparison,
         )
 
 
@@ -70,11 +66,7 @@ class LoopResult:
     best_trial: Mapping[str, Any]
     candidates: Mapping[str, Any]
     outcome: Outcome
-
-    @property
-    def report(self) -> Path:
-        """The evaluation report."""
-        return self.bundle.path / "report.html"
+    pages: Pages
 
     @property
     def cleaning_report(self) -> Path:
@@ -96,16 +88,17 @@ class LoopResult:
                 "reasons": list(self.outcome.reasons),
                 "url": self.outcome.url,
             },
-            "report": str(self.report),
-            "comparison": self.outcome.comparison and str(self.outcome.comparison),
+            "report": str(self.pages.report),
+            "signed_report": str(self.pages.signed),
+            "comparisons": [str(path) for path in self.pages.comparisons],
             "cleaning_report": str(self.cleaning_report),
         }
 
 
 def summarise(
-    workspace: Workspace, bundle: Bundle, changed: list[str], outcome: Outcome
+    workspace: Workspace, bundle: Bundle, changed: list[str], outcome: Outcome, pages: Pages
 ) -> LoopResult:
-    """Read what the steps wrote under data/; the bundle and the registry's outcome are given."""
+    """Read what the steps wrote under data/; what else there is to tell is given."""
     data = workspace.root / "data"
     counts = _json(data / "metrics" / "clean.json")
     counts["splits"] = _json(data / "shards" / "shards.json")["counts"]
@@ -117,6 +110,7 @@ def summarise(
         best_trial=_yaml(data / "tune" / "best.yaml"),
         candidates=_json(data / "candidates" / "candidates.json"),
         outcome=outcome,
+        pages=pages,
     )
 
 
@@ -188,8 +182,7 @@ def _models(result: LoopResult) -> Table:
 def _next(result: LoopResult) -> str:
     lines = [
         "where to look next:",
-        f"  report      {result.report}",
-        *([f"  champion    {page}"] if (page := result.outcome.comparison) else []),
+        f"  report      {result.pages.report}",
         f"  cleaning    {result.cleaning_report}",
         f"  data docs   {result.workspace / 'data' / 'validation' / 'site' / 'index.html'}",
         "  servers     make up    (Prefect, MLflow, the model server; prints their addresses)",

@@ -1,10 +1,14 @@
-"""A comparison of two models as rows, and as one page that asks the network for nothing."""
+"""A comparison of two models as rows, as a page of its own, and as a part of B's report.
+
+Neither page asks the network for anything.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.evaluation.champion_part import filled
 from tasks.evaluation.side_by_side import ChangedImage, ClassChange, Side, SideBySide, Span
 from tasks.pages.render import TINY, data_uri, percent, size, template
 from tasks.pixels import Pixels
@@ -13,6 +17,21 @@ from tasks.schema import Evaluate
 _READABLE, _SHOWN = 60, 30  # classes that are all shown; of more, so many of either end
 Picture = Callable[[int], tuple[Pixels, str]]
 """Gives the pixels and the path of an image by its row."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison with where its images came from; `picture` is None without them."""
+
+    found: SideBySide
+    picture: Picture | None
+    note: str | None = None
+    """Why the images are not at hand, and what was compared instead."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What must be known before trusting the figures."""
+        return ([self.note] if self.note else []) + notes_of(self.found)
 
 
 @dataclass(frozen=True)
@@ -64,7 +83,7 @@ def _row(title: str, shown: Callable[[Any], str], values: Sequence[Any], change:
 
 
 def notes_of(found: SideBySide) -> list[str]:
-    """What a reader must know before trusting the figures."""
+    """What the two models themselves leave to know before trusting the figures."""
     notes = []
     for title, only in zip((found.a.title, found.b.title), found.only, strict=True):
         if only:
@@ -91,17 +110,28 @@ def shown_classes(found: SideBySide) -> list[ClassChange]:
     return found.classes if few else found.classes[:_SHOWN] + found.classes[-_SHOWN:]
 
 
-def render_comparison(found: SideBySide, picture: Picture | None, params: Evaluate) -> str:
-    """The page; `picture` shows images, up to `params.worst_mistakes` of either kind."""
-    kinds = (found.broken, found.fixed)
+def render_comparison(compared: Compared, params: Evaluate) -> str:
+    """The page of its own, with up to `params.worst_mistakes` images of either kind."""
+    return _render("comparison.html.j2", "h2", compared, params)
+
+
+def report_with(compared: Compared, report: str, params: Evaluate) -> str | None:
+    """B's report with the comparison in the champion's part; None where it has no such part."""
+    return filled(report, _render("report_champion_filled.html.j2", "h3", compared, params))
+
+
+def _render(name: str, heading: str, compared: Compared, params: Evaluate) -> str:
+    found = compared.found
     broken, fixed = (
-        [_shown(one, picture) for one in kind[: params.worst_mistakes]] for kind in kinds
+        [_shown(one, compared.picture) for one in kind[: params.worst_mistakes]]
+        for kind in (found.broken, found.fixed)
     )
     return str(
-        template("comparison.html.j2", Path(__file__).parent).render(
+        template(name, Path(__file__).parent).render(
+            heading=heading,
             found=found,
             rows=rows_of(found),
-            notes=notes_of(found),
+            notes=compared.notes,
             classes=shown_classes(found),
             points=_points,
             broken=broken,

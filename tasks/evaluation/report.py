@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from tasks.bundle import BundleInfo
+from tasks.evaluation import champion_part
 from tasks.evaluation.calibration import TITLES
 from tasks.evaluation.corruptions.names import SEVERITIES
 from tasks.evaluation.evidence import Evidence
@@ -89,6 +90,7 @@ def render_report(
                 for name, title in SECTIONS.items()
                 if getattr(evidence.parts, name, True) is not None
             ],
+            champion_part=champion_part,
             info=info,
             deployed=deployed,
             fp32=fp32,

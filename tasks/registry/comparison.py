@@ -1,11 +1,5 @@
-"""Two bundles on the frozen test images: the comparison, its page, and the page in MLflow.
+"""Two bundles on the frozen test images: the comparison, and its page."""
 
-The page stands beside the signed report of a bundle and not in it: a bundle is a function of its
-data and code, and which version is champion is neither.
-"""
-
-import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,31 +8,14 @@ import numpy.typing as npt
 from tasks.bundle import Bundle
 from tasks.data.shards import SHARDS, open_shards
 from tasks.errors import BundleError, DataError
-from tasks.evaluation.comparison_page import Picture, render_comparison
-from tasks.evaluation.side_by_side import Side, SideBySide, side_by_side
+from tasks.evaluation.comparison_page import Compared, render_comparison
+from tasks.evaluation.side_by_side import Side, side_by_side
 from tasks.evaluation.two_bundles import probabilities_by
 from tasks.files import write_text
 from tasks.metrics.classification import Floats
-from tasks.params import Settings
 from tasks.pixels import Pixels
-from tasks.registry.connection import connect, mlflow_errors
 from tasks.registry.frozen import frozen_images
-from tasks.registry.register import Registered
-from tasks.registry.versions import champion, fetch
 from tasks.schema import Params
-
-FOLDER = "comparison"  # of the training run's files in MLflow
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A comparison with where its images came from; `picture` is None without them."""
-
-    found: SideBySide
-    picture: Picture | None
-    note: str | None = None
-    """Why the images are not at hand, and what was compared instead."""
 
 
 def compare_bundles(
@@ -63,40 +40,9 @@ def compare_bundles(
         return Compared(side_by_side(*sides, names, params.evaluate), None, note)
 
 
-def against_champion(
-    bundle: Bundle, registered: Registered, params: Params, root: Path, settings: Settings
-) -> Path | None:
-    """The page on a registered bundle against the champion, also in its MLflow run.
-
-    None without a champion, or when it is the champion. The page decides nothing: whatever
-    hinders it is logged, and the promotion goes on.
-    """
-    try:
-        in_charge = champion(settings)
-        if in_charge is None or in_charge.digest == bundle.digest:
-            return None
-        old, title = fetch(in_charge.version, settings), f"version {in_charge.version}"
-        titles = (f"{title} (champion)", f"version {registered.version}")
-        compared = compare_bundles(old, bundle, titles, params, root)
-        path = page_of(bundle, settings) / f"champion-v{in_charge.version}.html"
-        write_page(path, compared, params)
-        if registered.run_id is not None:
-            with mlflow_errors(settings):
-                connect(settings).log_artifact(registered.run_id, str(path), FOLDER)
-    except Exception as error:  # as the gate does, which blocks what cannot be compared
-        log.warning("no comparison with the champion: %s: %s", type(error).__name__, error)
-        return None
-    return path.resolve()
-
-
-def page_of(bundle: Bundle, settings: Settings) -> Path:
-    """The folder of the pages that compare a bundle with others."""
-    return settings.home / "comparisons" / bundle.digest[:12]
-
-
-def write_page(path: Path, compared: Compared, params: Params) -> None:
-    """Write the page of a comparison."""
-    write_text(path, render_comparison(compared.found, compared.picture, params.evaluate))
+def write_comparison(path: Path, compared: Compared, params: Params) -> None:
+    """Write the page of its own of a comparison."""
+    write_text(path, render_comparison(compared, params.evaluate))
 
 
 def _on_images(

@@ -1,7 +1,9 @@
-"""The report and the comparison in a real browser: offline, on a phone, printed, light and dark."""
+"""The pages of the evidence in a real browser: offline, on a phone, printed, light and dark."""
 
+import re
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ from ruamel.yaml import YAML
 from small_pipeline import Network, write_candidates, write_shards
 
 from tasks.bundle import open_bundle
-from tasks.evaluation.comparison_page import render_comparison
+from tasks.evaluation.champion_part import BEGIN, END, filled
+from tasks.evaluation.comparison_page import Compared, render_comparison, report_with
 from tasks.evaluation.evaluate import main
 from tasks.evaluation.side_by_side import Side, side_by_side
 from tasks.params import Settings, load_params
@@ -35,7 +38,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def pages(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Built once: the report on real digits, one on a thousand classes, a comparison."""
+    """Built once: reports on real digits and on a thousand classes, both filled, a comparison."""
     root = tmp_path_factory.mktemp("pages")
     shutil.copytree(built, root / "digits")
     shutil.copytree(built, root / "large")
@@ -45,10 +48,15 @@ def pages(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
             patch.setenv("VISIONLOOP_HOME", str(root / "home"))
             patch.chdir(root / name)
             main()
-        patch.chdir(root / "digits")
-        _compare(root / "comparison.html", root / "home")
+        for name in ("large", "digits"):
+            patch.chdir(root / name)
+            compared, evaluate = _compared(root / "home"), load_params().evaluate
+            report = (root / name / "data/bundle/report.html").read_text()
+            (root / f"{name}-filled.html").write_text(report_with(compared, report, evaluate) or "")
+        (root / "comparison.html").write_text(render_comparison(compared, evaluate))
     reports = {name: root / name / "data/bundle/report.html" for name in ("digits", "large")}
-    return reports | {"comparison": root / "comparison.html"}
+    made = ("digits-filled", "large-filled", "comparison")
+    return reports | {name: root / f"{name}.html" for name in made}
 
 
 def _many_classes(root: Path) -> None:
@@ -67,21 +75,22 @@ def _many_classes(root: Path) -> None:
     write_candidates(root / "data/candidates", {"fp32": network, "int8": network})
 
 
-def _compare(page: Path, home: Path) -> None:
-    """The page on the network beside the same with noise."""
-    bundle, params = open_bundle("data/bundle", Settings(home=home)), load_params()
+def _compared(home: Path) -> Compared:
+    """The network beside the same with noise."""
+    bundle = open_bundle("data/bundle", Settings(home=home))
     reference = bundle.reference()
     names = np.array(bundle.info.classes, object)[reference["labels"]]
     random = np.random.default_rng(0)
     noisy = reference["probabilities"] + random.exponential(0.1, reference["probabilities"].shape)
     both = (reference["probabilities"], noisy / noisy.sum(1, keepdims=True))
-    sides = [Side(t, bundle.digest, bundle.info, None, p) for t, p in zip("xy", both, strict=True)]
-    found = side_by_side(sides[0], sides[1], names, params.evaluate)
+    titles = ("version 1 (champion)", "version 2")
+    sides = [Side(*each, bundle.info, None, p) for *each, p in zip(titles, "xy", both, strict=True)]
+    found = side_by_side(sides[0], sides[1], names, load_params().evaluate)
     picture = np.full((16, 16, 3), 99, np.uint8)
-    page.write_text(render_comparison(found, lambda row: (picture, f"{row}.png"), params.evaluate))
+    return Compared(found, lambda row: (picture, f"{row}.png"))
 
 
-@pytest.fixture(params=["digits", "large", "comparison"])
+@pytest.fixture(params=["digits", "large", "digits-filled", "large-filled", "comparison"])
 def page(request: pytest.FixtureRequest, pages: dict[str, Path]) -> Path:
     return pages[request.param]
 
@@ -129,6 +138,35 @@ def test_the_keyboard_reaches_the_contents_and_every_section(browser, pages):
     top = "document.querySelector('#classes').getBoundingClientRect().top"
     bar = "document.querySelector('.contents').getBoundingClientRect().bottom"
     assert browser.value(bar) <= browser.value(top) + 40 < 200
+
+
+def test_the_filled_report_is_the_signed_one_with_one_part_in_its_place(browser, pages):
+    signed, copy = (pages[name].read_text() for name in ("digits", "digits-filled"))
+    assert (signed.count(BEGIN), signed.count(END)) == (1, 1)
+    assert copy.startswith(signed.partition(BEGIN)[0] + BEGIN)  # with its policy and its styles
+    assert copy.endswith(END + signed.partition(END)[2])
+    assert "visionloop compare champion" in signed
+    assert "visionloop compare champion" not in copy
+    browser.open(pages["digits-filled"])
+    part = browser.value("document.querySelector('#champion').innerText")
+    assert "A is version 1 (champion). B is version 2, the model of this report." in part
+    for said in ("Figure by figure", "Class by class", "images go wrong", "images come right"):
+        assert said in part
+    (counts,) = re.findall(r"(\d+) images come right, (\d+) go wrong", part)
+    shown = browser.value("document.querySelectorAll('#champion .pictures img').length")
+    assert shown == sum(int(count) for count in counts) > 4
+    ids = browser.value("[...document.querySelectorAll('[id]')].map(found => found.id)")
+    assert len(ids) == len(set(ids)) > 10
+    levels = browser.value(
+        "[...document.querySelectorAll('h1, h2, h3, h4')].map(found => +found.tagName[1])"
+    )
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise([0, *levels]))
+
+
+def test_a_report_from_before_the_marks_has_no_place_to_fill():
+    for older in ("<main>all</main>", f"<p>{BEGIN}", f"<p>{END}{BEGIN}"):
+        assert filled(older, "part") is None
 
 
 def test_a_request_or_a_message_would_be_seen(browser, tmp_path):

@@ -9,6 +9,7 @@ from frozen_shards import write_frozen
 
 from tasks.bundle import REPORT, Bundle
 from tasks.params import Settings
+from tasks.registry.champion_report import folder_of
 from tasks.releases import publish
 
 
@@ -40,6 +41,25 @@ def test_report_says_the_verdict_and_where_the_page_is(visionloop, workspace, di
     found = json.loads(visionloop("report", "--json").output)
     assert found["digest"] == digits_bundle.digest
     assert Path(found["report"]).is_file()
+
+
+def test_report_opens_the_copy_that_the_gate_filled(
+    visionloop, workspace, digits_bundle, settings, monkeypatch
+):
+    filled = folder_of(digits_bundle, settings) / "report-champion-v3.html"
+    filled.parent.mkdir(parents=True)
+    filled.write_text("<title>with the champion</title>")
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+    done = visionloop("report", str(digits_bundle.path), "--open")
+    assert opened == [filled.as_uri()]
+    said = done.output.replace("\n", "")
+    assert f"report: {filled.as_uri()}" in said
+    signed = digits_bundle.path / REPORT
+    assert f"as signed, without the champion: {signed.as_uri()}" in said
+    found = json.loads(visionloop("report", str(digits_bundle.path), "--json").output)
+    assert (found["report"], found["signed_report"]) == (str(filled), str(signed))
+    assert found["comparisons"] == []
 
 
 def test_a_folder_is_found_from_where_the_command_was_typed(

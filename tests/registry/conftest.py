@@ -1,4 +1,4 @@
-"""A real MLflow server for the session, emptied for every test."""
+"""A real MLflow server for the session, emptied for every test; frozen test images."""
 
 import subprocess
 from collections.abc import Iterator
@@ -6,9 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
 import pytest
+from frozen_shards import write_frozen
 from mlflow import MlflowClient
 
+from tasks.bundle import Bundle
 from tasks.params import Settings
 from tasks.ports import free_port
 from tasks.registry.connection import EXPERIMENT, MODEL_NAME, configure
@@ -63,3 +66,12 @@ def settings(tmp_path: Path, mlflow_server: str) -> Settings:
 @pytest.fixture
 def client(mlflow_server: str) -> MlflowClient:
     return MlflowClient(mlflow_server)
+
+
+@pytest.fixture
+def root(
+    tmp_path: Path, digit_images: np.ndarray, digit_labels: np.ndarray, digits_bundle: Bundle
+) -> Path:
+    """A folder whose frozen test images are those that the bundles were not trained on."""
+    write_frozen(tmp_path / "root", digits_bundle, digit_images[1200:], digit_labels[1200:])
+    return tmp_path / "root"
