@@ -1,5 +1,6 @@
 """The bundle that a command is about: the named one, that in production, or the newest."""
 
+import os
 from pathlib import Path
 
 from tasks.bundle import Bundle, open_bundle
@@ -50,7 +51,8 @@ def named_bundle(name: str, settings: Settings) -> Bundle:
 
 def place_of(name: str) -> str:
     """A name that stays what it is in another working directory: of a folder its full path."""
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
+    folder = Path(os.path.expanduser(name))
+    return str(folder.resolve()) if folder.is_dir() else name
 
 
 def title_of(name: str) -> str:

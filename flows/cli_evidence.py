@@ -8,15 +8,13 @@ import typer
 from flows.terminal import Json, console, enter_repository
 
 evidence = typer.Typer()
-_BUNDLE = "A bundle's folder, a version, or champion, previous, challenger"
+BUNDLE = "A bundle's folder, a version, or champion, previous, challenger"
 Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
 
 
 @evidence.command(epilog="Example: visionloop report champion --open")
 def report(
-    bundle: Annotated[
-        str | None, typer.Argument(help=f"{_BUNDLE}; data/bundle when unset.")
-    ] = None,
+    bundle: Annotated[str | None, typer.Argument(help=f"{BUNDLE}; data/bundle when unset.")] = None,
     show_page: Open = False,
     as_json: Json = False,
 ) -> None:
@@ -38,7 +36,7 @@ def report(
 
 @evidence.command(epilog="Example: visionloop compare champion data/bundle --html comparison.html")
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help=f"{_BUNDLE}.")],
+    first: Annotated[str, typer.Argument(metavar="A", help=f"{BUNDLE}.")],
     second: Annotated[str, typer.Argument(metavar="B", help="What would take its place.")],
     html: Annotated[
         Path | None, typer.Option(help="Where to write the page; below .visionloop when unset.")

@@ -1,11 +1,11 @@
 """The command `visionloop gate`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows.terminal import Json, absolute, console, enter_repository
+from flows.cli_evidence import BUNDLE
+from flows.terminal import Json, console, enter_repository
 
 gate = typer.Typer()
 
@@ -15,21 +15,22 @@ gate = typer.Typer()
     epilog="Example: visionloop gate theirs/bundle --champion ours/bundle --json | jq .reason",
 )
 def evaluate(
-    bundle: Annotated[
-        Path | None, typer.Argument(help="A bundle's folder; data/bundle when unset.")
-    ] = None,
+    bundle: Annotated[str | None, typer.Argument(help=f"{BUNDLE}; data/bundle when unset.")] = None,
     champion: Annotated[
-        Path | None,
-        typer.Option(help="The bundle to compare with; the release in production when unset."),
+        str | None,
+        typer.Option(
+            help="The bundle to compare with, named alike; the release in production when unset."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Ask the gate's rules of a bundle, anywhere; promotes nothing. Exits 1 when one blocks."""
-    named, against = absolute(bundle), absolute(champion)
-    enter_repository(logs=True)
+    from flows.bundle import place_of
     from flows.gate import evaluate as ask
     from flows.gate import show
 
+    named, against = (place_of(name) if name else None for name in (bundle, champion))
+    enter_repository(logs=True)
     found = ask(named, against)
     if as_json:
         console.print_json(data=found.as_json())

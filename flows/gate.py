@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.bundle import BUILT
+from flows.bundle import BUILT, named_bundle
 from tasks.bundle import Bundle, open_bundle
 from tasks.data.shards import INDEX, SHARDS
 from tasks.errors import BundleError
@@ -47,14 +46,14 @@ class Evaluated:
         }
 
 
-def evaluate(given: Path | None, against: Path | None) -> Evaluated:
-    """Ask the gate about a bundle, data/bundle when none is given.
+def evaluate(name: str | None, against: str | None) -> Evaluated:
+    """Ask the gate about a named bundle, data/bundle when there is no name.
 
-    Nothing is promoted, written or counted. Raises BundleError for a bundle that is missing or
-    altered, DataError for damaged shards.
+    Nothing is promoted or counted, and nothing written but a bundle that is kept in MLflow alone.
+    Raises what `named_bundle` does, and DataError for damaged shards.
     """
     params, settings = load_params(), load_settings()
-    bundle = open_bundle(given or BUILT, settings)
+    bundle = named_bundle(name, settings) if name else open_bundle(BUILT, settings)
     champion, recorded = _champion(bundle, against, settings)
     at_hand = (SHARDS / INDEX).is_file()
     test = frozen_images(params) if at_hand else None
@@ -69,12 +68,12 @@ def evaluate(given: Path | None, against: Path | None) -> Evaluated:
 
 
 def _champion(
-    bundle: Bundle, against: Path | None, settings: Settings
+    bundle: Bundle, against: str | None, settings: Settings
 ) -> tuple[Bundle | None, Mapping[str, Any] | None]:
     """The champion to compare with, and the decision recorded in the bundle or its release."""
     recorded = kept_decision(bundle, settings)
     if against is not None:
-        return open_bundle(against, settings), recorded
+        return named_bundle(against, settings), recorded
     release = current(settings)
     if release is None:
         return None, recorded

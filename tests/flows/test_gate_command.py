@@ -56,6 +56,40 @@ def test_a_worse_bundle_is_blocked_with_exit_code_1_and_json_says_why(
     assert (found["champion"], found["recorded"]) == (good.digest, None)
 
 
+def test_a_bundle_is_named_by_its_folder_its_version_or_as_champion(
+    visionloop, make_bundle, settings, repository, monkeypatch
+) -> None:
+    good, worse = make_bundle(0.1, "good"), make_bundle(0.00001, "bad")
+    kept = [publish(one, number, settings).path for number, one in ((2, worse), (1, good))]
+    (repository / "deep").mkdir()
+    monkeypatch.chdir(repository / "deep")
+    monkeypatch.setenv("HOME", str(worse.path.parent))
+    for name in (f"../../{worse.path.name}", f"~/{worse.path.name}", "2", "v2"):
+        for champion in ("1", "v1", "champion"):  # what was published last is in production
+            result = visionloop("gate", name, "--champion", champion, "--json")
+            assert result.exit_code == 1, result.output
+            found = json.loads(result.stdout)
+            assert (found["challenger"], found["champion"]) == (worse.digest, good.digest)
+            assert found["champion_bundle"] == str(kept[1])
+            monkeypatch.chdir(repository / "deep")
+
+
+def test_a_wrong_name_is_told_as_report_and_compare_tell_it(visionloop, equal) -> None:
+    folder = str(equal[0].path)
+    for name in ("nowhere", "33", "vfoo", "previous"):
+        told = {
+            visionloop(*words).stderr
+            for words in (
+                ("report", name),
+                ("compare", folder, name),
+                ("gate", name),
+                ("gate", folder, "--champion", name),
+            )
+        }
+        assert len(told) == 1
+        assert told.pop().startswith("error: ")
+
+
 def test_nothing_is_written_or_counted(visionloop, equal, settings, repository) -> None:
     publish(equal[1], 1, settings)
     before = sorted(str(path) for path in repository.rglob("*"))
@@ -132,12 +166,12 @@ def test_a_bundle_that_is_none_is_named_in_a_line(
 ) -> None:
     path, said = equal[0].path, "model.onnx does not match SHA256SUMS"
     if case == "missing":
-        path, said = tmp_path / "nowhere", "no bundle at"
+        path, said = tmp_path / "nowhere", "nowhere' is no folder with a bundle, no version (as 3)"
     elif case == "empty":
         path, said = tmp_path / "empty", "SHA256SUMS cannot be read"
         path.mkdir()
     elif case == "file":
-        path, said = path / "model.onnx", "no bundle at"
+        path, said = path / "model.onnx", "model.onnx' is no folder with a bundle, no version"
     elif case == "corrupt":
         (path / "model.onnx").write_bytes(b"other")
     elif case == "decision":
