@@ -27,21 +27,28 @@ Names = npt.NDArray[Any]  # object [N]: the class of each image by name
 class Answers:
     """What a bundle said of its N test images; row i of every field is the same image."""
 
-    hashes: npt.NDArray[np.bytes_]
-    """Of the pixels, S32 [N]."""
+    hashes: npt.NDArray[np.bytes_] | None
+    """Of the pixels, S32 [N]; None of bundles from before they named their images."""
+    statistics: npt.NDArray[np.bytes_]
+    """Of the pixels, as the bytes of their numbers, [N]: what names an image without a hash."""
     names: Names
-    predicted: Ints
-    """Positions in the bundle's classes, int64 [N]."""
+    probabilities: Floats
+    """float64 N×C."""
 
     @property
-    def digest(self) -> str:
-        """Stands for the images and their labels, in whatever order."""
-        return identity(self.hashes, self.names)
+    def predicted(self) -> Ints:
+        """Positions in the bundle's classes, int64 [N]."""
+        return np.asarray(self.probabilities.argmax(axis=1))
 
-    def ordered(self) -> "Answers":
-        """The same by hash and label, so that two bundles' rows are of the same images."""
-        order = np.lexsort((self.names.astype(str), self.hashes))
-        return Answers(self.hashes[order], self.names[order], self.predicted[order])
+    @property
+    def digest(self) -> str | None:
+        """Stands for the images and their labels, in whatever order; None without hashes."""
+        return None if self.hashes is None else identity(self.hashes, self.names)
+
+    def rows(self, order: npt.NDArray[np.intp]) -> "Answers":
+        """The same in another order."""
+        hashes = None if self.hashes is None else self.hashes[order]
+        return Answers(hashes, self.statistics[order], self.names[order], self.probabilities[order])
 
 
 def identity(hashes: npt.NDArray[np.bytes_], names: Names) -> str:
@@ -50,20 +57,50 @@ def identity(hashes: npt.NDArray[np.bytes_], names: Names) -> str:
     return sha256_json(sorted([image.decode("ascii"), str(name)] for image, name in pairs))
 
 
-def stored_answers(bundle: Bundle) -> Answers:
-    """The bundle's own answers; raises DataError for a bundle from before they were kept."""
-    reference, count = bundle.reference(), (bundle.metrics() or {}).get("test_images")
-    if "hashes" not in reference or not isinstance(count, int):
+def stored_answers(bundle: Bundle, beside: Bundle | None = None) -> Answers:
+    """The bundle's own answers to its test images.
+
+    A bundle from before it counted them has as many as the one `beside` it. Raises DataError where
+    neither says how many.
+    """
+    counts = (_test_images(one) for one in (bundle, beside) if one is not None)
+    count = next((number for number in counts if number is not None), None)
+    if count is None:
         raise DataError(
-            f"{bundle.path} is from before bundles named their test images; `dvc repro evaluate` "
-            "builds one that does"
+            f"{bundle.path} is from before bundles counted their test images; `dvc repro "
+            "evaluate` builds one that does"
         )
-    classes = np.array(bundle.info.classes, object)
+    reference = {name: array[:count] for name, array in bundle.reference().items()}
+    statistics = np.ascontiguousarray(reference["statistics"], np.float32)
     return Answers(
-        hashes=reference["hashes"][:count],
-        names=classes[reference["labels"][:count]],
-        predicted=reference["probabilities"][:count].argmax(axis=1),
+        hashes=reference.get("hashes"),
+        statistics=statistics.view(f"S{statistics.shape[1] * statistics.itemsize}").ravel(),
+        names=np.array(bundle.info.classes, object)[reference["labels"]],
+        probabilities=reference["probabilities"].astype(np.float64),
     )
+
+
+def shared_answers(a: Bundle, b: Bundle) -> tuple[Answers, Answers]:
+    """What two bundles said of the same test images: row i of both is one image, as A has them.
+
+    Images are told apart by their hashes, or where a bundle is from before it had any by their
+    statistics. Raises DataError when a bundle says not how many test images it carries, or the
+    two are not of the same images and labels.
+    """
+    old, new = stored_answers(a, beside=b), stored_answers(b, beside=a)
+    if old.hashes is None or new.hashes is None:
+        images = old.statistics, new.statistics
+    else:
+        images = old.hashes, new.hashes
+    first, second = _order(images[0], old.names), _order(images[1], new.names)
+    same_images = np.array_equal(images[0][first], images[1][second])
+    if not same_images or not np.array_equal(old.names[first], new.names[second]):
+        shared = len(np.intersect1d(*images))
+        raise DataError(
+            f"the bundles were measured on other test images or labels ({len(images[0])} and "
+            f"{len(images[1])} images, {shared} in both)"
+        )
+    return old, new.rows(second[np.argsort(first)])
 
 
 def recall_of_each(bundle: Bundle) -> dict[str, float | None]:
@@ -76,17 +113,8 @@ def recall_of_each(bundle: Bundle) -> dict[str, float | None]:
 
 
 def compare_stored(champion: Bundle, challenger: Bundle, params: Gate) -> Comparison:
-    """Compare two bundles by the answers they carry.
-
-    Raises DataError when one carries none, or the two are not of the same images and labels.
-    """
-    old, new = stored_answers(champion).ordered(), stored_answers(challenger).ordered()
-    if old.digest != new.digest:
-        shared = len(np.intersect1d(old.hashes, new.hashes))
-        raise DataError(
-            f"the bundles were measured on other test images or labels ({len(old.hashes)} and "
-            f"{len(new.hashes)} images, {shared} in both)"
-        )
+    """Compare two bundles by the answers they carry; raises DataError as `shared_answers` does."""
+    old, new = shared_answers(champion, challenger)
     return compare_answers(champion, challenger, old.names, old.predicted, new.predicted, params)
 
 
@@ -127,3 +155,13 @@ def probabilities_by(bundle: Bundle, images: Images) -> Floats:
     if not np.isfinite(probabilities).all():
         raise BundleError(f"{bundle.path} answers with numbers that are not finite")
     return probabilities
+
+
+def _order(images: npt.NDArray[np.bytes_], names: Names) -> npt.NDArray[np.intp]:
+    """By image, then by label."""
+    return np.lexsort((names.astype(str), images))
+
+
+def _test_images(bundle: Bundle) -> int | None:
+    found = (bundle.metrics() or {}).get("test_images")
+    return found if isinstance(found, int) else None

@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from tasks.bundle import Bundle
 from tasks.data.shards import SHARDS, open_shards
 from tasks.errors import BundleError, DataError
 from tasks.evaluation.comparison_page import Compared, render_comparison
 from tasks.evaluation.side_by_side import Side, side_by_side
-from tasks.evaluation.two_bundles import probabilities_by
+from tasks.evaluation.two_bundles import probabilities_by, shared_answers
 from tasks.files import write_text
 from tasks.metrics.classification import Floats
 from tasks.pixels import Pixels
@@ -35,9 +34,7 @@ def compare_bundles(
     try:
         return _on_images(a, b, titles, params, root)
     except DataError as error:
-        sides, names = _on_reference(a, b, titles, error)
-        note = f"{error}. Compared is what the bundles carry of the same test images."
-        return Compared(side_by_side(*sides, names, params.evaluate), None, note)
+        return _on_answers(a, b, titles, params, error)
 
 
 def write_comparison(path: Path, compared: Compared, params: Params) -> None:
@@ -62,38 +59,20 @@ def _on_images(
     return Compared(side_by_side(sides[0], sides[1], names, params.evaluate), picture)
 
 
-def _on_reference(
-    a: Bundle, b: Bundle, titles: tuple[str, str], why: DataError
-) -> tuple[tuple[Side, Side], npt.NDArray[np.object_]]:
-    """What the bundles carry of their test images, and the classes of these by name."""
-    first, second = a.reference(), b.reference()
-    names = [
-        np.array(one.info.classes, object)[r["labels"]] for one, r in ((a, first), (b, second))
+def _on_answers(
+    a: Bundle, b: Bundle, titles: tuple[str, str], params: Params, why: DataError
+) -> Compared:
+    try:
+        answers = shared_answers(a, b)
+    except DataError as error:
+        raise BundleError(f"{why}. Of {titles[0]} and {titles[1]}: {error}") from None
+    sides = [
+        _side(one, title, said.probabilities)
+        for one, title, said in zip((a, b), titles, answers, strict=True)
     ]
-    count = next((n for n in map(_test_images, (a, b)) if n is not None), None)
-    if count is None:
-        raise BundleError(
-            f"{why}. Nor do {titles[0]} and {titles[1]} say how many test images they carry"
-        ) from None
-    # Bundles from before they named their images have nothing better than the images' statistics.
-    key = "hashes" if "hashes" in first and "hashes" in second else "statistics"
-    same = np.array_equal(names[0][:count], names[1][:count]) and np.array_equal(
-        first[key][:count], second[key][:count]
-    )
-    if not same:
-        raise BundleError(
-            f"{why}. {titles[0]} and {titles[1]} carry answers to different images"
-        ) from None
-    sides = (
-        _side(a, titles[0], first["probabilities"][:count].astype(np.float64)),
-        _side(b, titles[1], second["probabilities"][:count].astype(np.float64)),
-    )
-    return sides, names[0][:count]
-
-
-def _test_images(bundle: Bundle) -> int | None:
-    found = (bundle.metrics() or {}).get("test_images")
-    return found if isinstance(found, int) else None
+    found = side_by_side(sides[0], sides[1], answers[0].names, params.evaluate)
+    note = f"{why}. Compared is what the bundles carry of the same test images."
+    return Compared(found, None, note)
 
 
 def _side(bundle: Bundle, title: str, probabilities: Floats) -> Side:

@@ -66,6 +66,8 @@ def past_looks(bundle: Bundle, test: FrozenImages | None, settings: Settings) ->
             answers = stored_answers(bundle)
         except DataError:
             return None
+        if answers.hashes is None:
+            return None
         hashes, names = answers.hashes, answers.names
     digest = identity(hashes, names)
     asked = _questions(digest, hashes, settings)
