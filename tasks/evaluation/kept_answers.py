@@ -7,7 +7,7 @@ import numpy as np
 from tasks.evaluation.attacked import ATTACKS, Attacked
 from tasks.evaluation.corruptions.names import ALL, SEVERITIES
 from tasks.evaluation.evidence import Evidence
-from tasks.evaluation.robustness import Corrupted
+from tasks.evaluation.robustness import SHIFTS, Corrupted
 from tasks.evaluation.slices_table import write_slices
 
 
@@ -18,6 +18,8 @@ def write_answers(folder: Path, evidence: Evidence) -> list[Path]:
     if evidence.parts.robustness:
         written.append(folder / "corrupted.parquet")
         write_corrupted(written[-1], evidence, evidence.parts.robustness.found)
+        written.append(folder / "shifted.parquet")
+        write_shifted(written[-1], evidence, evidence.parts.robustness.found)
     if evidence.parts.slices:
         written.append(folder / "slices.csv")
         write_slices(written[-1], evidence.parts.slices)
@@ -63,6 +65,30 @@ def write_corrupted(path: Path, evidence: Evidence, found: Corrupted) -> None:
         "severity": pa.array(np.array(SEVERITIES, np.int8)[severity]),
         "predicted": names.take(pa.array(found.predicted[evidence.deployed.name].ravel())),
         "fp32_predicted": names.take(pa.array(found.predicted[evidence.fp32.name].ravel())),
+    }
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def write_shifted(path: Path, evidence: Evidence, found: Corrupted) -> None:
+    """Every shifted image, and first as it is: path, label, pixels down and right, both models."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = pa.array(evidence.shards.classes)
+    paths = [evidence.shards.split("test").paths[row] for row in found.rows]
+    places = np.array(((0, 0), *SHIFTS), np.int8)
+    place, image = (index.ravel() for index in np.indices((len(places), len(found.rows))))
+    deployed, fp32 = (
+        np.vstack([found.clean[model], found.shifted[model]])
+        for model in (evidence.deployed.name, evidence.fp32.name)
+    )
+    columns = {
+        "path": pa.array(paths).take(pa.array(image)),
+        "label": names.take(pa.array(found.labels[image])),
+        "down": pa.array(places[place, 0]),
+        "right": pa.array(places[place, 1]),
+        "predicted": names.take(pa.array(deployed.ravel())),
+        "fp32_predicted": names.take(pa.array(fp32.ravel())),
     }
     pq.write_table(pa.table(columns), path, compression="zstd")
 

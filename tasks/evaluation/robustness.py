@@ -25,7 +25,8 @@ from tasks.schema import Robustness
 
 Models = Mapping[str, tuple[Path, RuntimeName]]
 Answers = Callable[[Pixels], Ints]
-_SHIFTS = ((0, 1), (0, -1), (1, 0), (-1, 0))
+SHIFTS = ((0, 1), (0, -1), (1, 0), (-1, 0))
+"""Pixels down and to the right."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Corrupted:
     """By model, the class it gives to each image as it is, [N]."""
     predicted: dict[str, Ints]
     """By model, the class it gives to each when corrupted, C×V×N, as names.ALL has them."""
-    stable: dict[str, float]
-    """By model, the share of images with one answer wherever a shift by one pixel puts them."""
+    shifted: dict[str, Ints]
+    """By model, the class it gives to each when shifted by a pixel, S×N, as SHIFTS has them."""
     samples: dict[str, Pixels]
     """One image under each corruption at the middle severity, uint8 S×S×3."""
 
@@ -53,6 +54,10 @@ class Corrupted:
         chosen = [ALL.index(name) for name in PUBLISHED]
         right = self.predicted[model][chosen] == self.labels
         return np.asarray(right.reshape(-1, len(self.rows)))
+
+    def stable(self, model: str) -> float:
+        """Share of the images with one answer wherever a shift by one pixel puts them."""
+        return float((self.shifted[model] == self.clean[model]).all(0).mean())
 
     def error(self, model: str) -> float:
         """Mean corruption error: of the published corruptions, all severities alike, in 0..1."""
@@ -84,7 +89,7 @@ def measure_robustness(
         labels=np.asarray(test.labels)[rows],
         clean={model: answer(images) for model, answer in answers.items()},
         predicted={m: np.stack([cell[m] for cell in found]).reshape(shape) for m in models},
-        stable={model: _stability(answer, images) for model, answer in answers.items()},
+        shifted={model: _shifted(answer, images) for model, answer in answers.items()},
         samples={name: corrupt(images[:1], name, SEVERITIES[2], seed)[0] for name in ALL},
     )
 
@@ -108,15 +113,14 @@ def _answers(path: Path, runtime: RuntimeName) -> Answers:
     return answers
 
 
-def _stability(answers: Answers, images: Pixels) -> float:
+def _shifted(answers: Answers, images: Pixels) -> Ints:
+    """The answers S×N to images that are shifted; their edges are repeated."""
     wide = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     side = images.shape[1]
-    there = answers(images)
-    same = np.ones(len(images), bool)
-    for down, right in _SHIFTS:
-        moved = wide[:, 1 + down : 1 + down + side, 1 + right : 1 + right + side]
-        same &= answers(np.ascontiguousarray(moved)) == there
-    return float(same.mean())
+    moved = (
+        wide[:, 1 - down : 1 - down + side, 1 - right : 1 - right + side] for down, right in SHIFTS
+    )
+    return np.stack([answers(np.ascontiguousarray(one)) for one in moved])
 
 
 def _all_cells(

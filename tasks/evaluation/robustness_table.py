@@ -91,7 +91,7 @@ def robustness_figures(
         error=mean_interval(wrong, *settings),
         difference=mean_interval(better, *settings),
         fp32_error=found.error(fp32),
-        stable=found.stable[deployed],
+        stable=found.stable(deployed),
         rows=[
             CorruptionRow(
                 family=family[name],

@@ -1,6 +1,6 @@
 """Every figure that a reader of the report sees, recomputed from the recorded answers.
 
-From predictions.parquet and corrupted.parquet of the training run, by scikit-learn, SciPy and
+From predictions, corrupted and shifted.parquet of the training run, by scikit-learn, SciPy and
 counting; and the same figures, not rounded, in the bundle's metrics.json.
 """
 
@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from onnxruntime import InferenceSession
 from report_page import Page, percent, shown
 from ruamel.yaml import YAML
 from scipy.stats import binomtest
@@ -66,6 +67,7 @@ def run(built, tmp_path_factory) -> SimpleNamespace:
         fp32=np.array(table["fp32_predicted"], int),
         fp32_probabilities=np.array(table["fp32_probabilities"]),
         corrupted=pq.read_table(next(home.rglob("corrupted.parquet"))).to_pandas(),
+        shifted=pq.read_table(next(home.rglob("shifted.parquet"))).to_pandas(),
     )
 
 
@@ -265,7 +267,6 @@ def test_when_it_should_not_answer(run):
 
 
 def test_robustness(run):
-    """All but the shift by a pixel, whose answers are not kept."""
     answers, found = run.corrupted, run.metrics["robustness"]
     assert len(answers) == 120 * len(ALL) * len(SEVERITIES)
     right = (answers["predicted"] == answers["label"]).groupby(
@@ -294,6 +295,34 @@ def test_robustness(run):
     assert found["difference_from_fp32"]["value"] == pytest.approx(fp32_error - error)
     told = run.page.numbers(r"Against fp32 that is ([-+\d.]+) points \(([-+\d.]+) to ([-+\d.]+)\)")
     assert told == [percent(found["difference_from_fp32"][e]) for e in ("value", "low", "high")]
+
+
+def test_shifted_by_a_pixel(run):
+    """The images as ONNX Runtime answers them, moved by NumPy, and the share with one answer."""
+    table, found = run.shifted, run.metrics["robustness"]
+    places = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]
+    assert len(table) == 120 * len(places)
+    row_of = {path: row for row, path in enumerate(run.paths)}
+    images = np.load(run.root / "data/shards/test_images.npy")
+    for column, name in (("predicted", "int8"), ("fp32_predicted", "fp32")):
+        session = InferenceSession(run.root / f"data/candidates/{name}.onnx")
+        for (down, right), part in table.groupby(["down", "right"]):
+            rows = [row_of[path] for path in part["path"]]
+            moved = images[rows]
+            for axis, pixels in ((1, down), (2, right)):
+                at = np.clip(np.arange(moved.shape[axis]) - pixels, 0, moved.shape[axis] - 1)
+                moved = moved.take(at, axis)
+            (logits,) = session.run(["logits"], {"images": moved})
+            assert part[column].astype(int).tolist() == logits.argmax(1).tolist()
+            assert part["label"].astype(int).tolist() == run.labels[rows].tolist()
+    as_they_are = table[(table["down"] == 0) & (table["right"] == 0)]
+    clean = sk.accuracy_score(as_they_are["label"], as_they_are["predicted"])
+    assert found["accuracy_uncorrupted"] == pytest.approx(clean)
+    stable = (table.groupby("path")["predicted"].nunique() == 1).mean()
+    assert 0 < stable < 1
+    assert found["same_answer_after_a_shift_by_one_pixel"] == pytest.approx(stable)
+    told = run.page.numbers(r"([\d.]+) % of the images have the same answer when they are shifted")
+    assert told == [percent(stable)]
 
 
 def test_data_and_candidates(run):

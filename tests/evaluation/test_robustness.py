@@ -73,7 +73,7 @@ def test_the_answers_are_those_of_the_graphs(built):
     right[:, :, 0] = images[:, :, 0]
     (logits,) = session.run(["logits"], {"images": right})
     same = (logits.argmax(1) == found.clean["int8"]).mean()
-    assert 0 < found.stable["int8"] <= same
+    assert 0 < found.stable("int8") <= same
 
 
 def test_turned_off_nothing_is_measured_nor_loaded(pipeline, tmp_path):
