@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tasks.decision import Decision
 from tasks.errors import BundleError
 from tasks.external_data import refuse_external_data
 from tasks.files import write_directory, write_json
@@ -99,38 +100,6 @@ class Measurements(_Frozen):
     latency_ms: float
     eager_fp32_latency_ms: float
     size_bytes: int
-
-
-class Decision(_Frozen):
-    """When the model is sure enough to answer, and which classes it would not rule out."""
-
-    abstain_below: float | None
-    """Probability of the best class below which the model abstains; None: it never does."""
-    set_from: float
-    """Probability from which a class is in the prediction set, in which the best always is."""
-    set_coverage: float
-    """How often the sets are to hold the true class."""
-    strange_from: float | None = None
-    """Score from which an image is unlike those of training; None: it is never said."""
-
-    def abstains(self, probabilities: Floats) -> bool:
-        """Whether an image with these probabilities, [C], should be looked at by a person."""
-        return self.abstain_below is not None and float(probabilities.max()) < self.abstain_below
-
-    def strange(self, ood_score: float | None) -> bool:
-        """Whether an image with this score is unlike the images that the model was trained on."""
-        if self.strange_from is None or ood_score is None:
-            return False
-        return ood_score >= self.strange_from
-
-    def prediction_set(self, probabilities: Floats) -> list[int]:
-        """The classes that are not ruled out, the most probable first."""
-        order = np.argsort(-probabilities, kind="stable")
-        return [int(c) for c in order if c == order[0] or probabilities[c] >= self.set_from]
-
-
-# Of bundles from before there were decisions: the best class alone, whatever its probability.
-ALWAYS_ANSWERS = Decision(abstain_below=None, set_from=float("inf"), set_coverage=0.0)
 
 
 class Lineage(_Frozen):

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -28,7 +29,6 @@ from tasks.bundle import (
     REPORT,
     Bundle,
     BundleInfo,
-    Decision,
     InputContract,
     Lineage,
     Measurements,
@@ -36,6 +36,7 @@ from tasks.bundle import (
     open_bundle,
     write_bundle,
 )
+from tasks.decision import Decision
 from tasks.params import PARAMS_FILE, Settings, read_yaml
 from tasks.pixels import STATISTICS, fit, statistics
 from tasks.ports import free_port
@@ -138,7 +139,7 @@ def make_bundle(
 
         info = _info(float(accuracy), runtime)
         if strange_from is not None:
-            decision = info.decision.model_copy(update={"strange_from": strange_from})
+            decision = replace(info.decision, strange_from=strange_from)
             info = info.model_copy(update={"decision": decision, "ood_score": "energy"})
         write_bundle(path, info, settings, fill)
         return open_bundle(path, settings)

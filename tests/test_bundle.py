@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from tasks.bundle import ALWAYS_ANSWERS, FILES, open_bundle, write_bundle
+from tasks.bundle import FILES, open_bundle, write_bundle
+from tasks.decision import read_decision
 from tasks.errors import BundleError
 from tasks.pixels import STATISTICS, UnreadableImage
 from tasks.signing import sign_directory
@@ -107,9 +108,17 @@ def test_a_bundle_without_a_decision_always_answers(digits_bundle, settings, dig
     rewrite_info(digits_bundle, settings, decision=None)
     bundle = open_bundle(digits_bundle.path, settings)
     assert bundle.info.decision is None
+    decision = read_decision(None)
     for row in bundle.predict(digit_images[:20])[0]:
-        assert not ALWAYS_ANSWERS.abstains(row)
-        assert ALWAYS_ANSWERS.prediction_set(row) == [row.argmax()]
+        assert not decision.abstains(row)
+        assert decision.prediction_set(row) == [row.argmax()]
+
+
+def test_a_threshold_that_this_release_does_not_know_is_refused(digits_bundle, settings):
+    later = {"abstain_below": None, "set_from": 0.1, "set_coverage": 0.9, "colour_from": 0.5}
+    rewrite_info(digits_bundle, settings, decision=later)
+    with pytest.raises(BundleError, match=r"decision\.colour_from"):
+        open_bundle(digits_bundle.path, settings)
 
 
 def test_a_bundle_from_before_scores_and_calibrations_opens(digits_bundle, settings, digit_images):

@@ -1,13 +1,15 @@
 """A release bundle → a folder that a device runs with onnxruntime, numpy and pillow alone.
 
 model.onnx              the bundle's, unchanged
-model.json              target, classes, input contract, threads, SHA-256, digest of the bundle
-run.py                  image files → classes (tasks/edge/run.py)
-tasks/pixels.py, ...    file → pixels, the same files that training and the server use
+model.json              target, classes, input contract, thresholds, threads, SHA-256, digest of
+                        the bundle
+run.py                  image files → answers (tasks/edge/run.py)
+tasks/pixels.py, ...    file → pixels → answer, the same files that the server uses
 requirements.txt        the three packages, in the versions of the machine that exported
 """
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from tasks.runtime import version_of
 
 ABOUT, RUNNER, REQUIREMENTS = "model.json", "run.py", "requirements.txt"
 _ROOT = Path(__file__).parents[2]
-_PIXELS = ("tasks/__init__.py", "tasks/errors.py", "tasks/normalise.py", "tasks/pixels.py")
+_MODULES = ("__init__", "decision", "errors", "normalise", "pixels")
 _PACKAGES = ("numpy", "onnxruntime", "pillow")
 
 
@@ -44,7 +46,7 @@ def export_edge(bundle: Bundle, output: Path) -> None:
 def fill_edge(bundle: Bundle, folder: Path) -> None:
     """Write every file into an empty folder."""
     shutil.copyfile(bundle.path / MODEL, folder / MODEL)
-    for name in _PIXELS:
+    for name in [f"tasks/{module}.py" for module in _MODULES]:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(_ROOT / name, folder / name)
     shutil.copyfile(Path(__file__).with_name("run.py"), folder / RUNNER)
@@ -62,6 +64,8 @@ def write_about(folder: Path, bundle: Bundle, target: str, models: list[str], **
         "architecture": info.architecture,
         "classes": info.classes,
         "input": info.input.model_dump(),
+        "ood_score": info.ood_score,
+        "decision": info.decision and asdict(info.decision),
         "threads": info.runtime.intra_op_threads,
         "sha256": {name: sha256(folder / name) for name in models},
         **more,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.bundle import Decision
+from tasks.decision import Decision
 from tasks.metrics.abstention import (
     CERTAINTY,
     Probabilities,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks import decision
 from tasks.bundle import Bundle
 from tasks.locks import held
 from tasks.params import Settings
@@ -25,7 +26,7 @@ from tasks.runtime import version_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.models import ModelSignature
+    from mlflow.models import Model, ModelSignature
 
 DIGEST_TAG = "bundle_digest"
 BUNDLE_FOLDER = "artifacts/bundle"  # where MLflow puts it inside the logged model
@@ -118,22 +119,12 @@ def _log_model(
     """
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
-    from mlflow.pyfunc import save_model
 
     experiment_id = find_experiment(client).experiment_id
     model = client.create_logged_model(experiment_id, MODEL_NAME, run_id, tags)
     with tempfile.TemporaryDirectory() as directory:
-        # MLflow names the folder after its source, so the source gets the name it is fetched by.
-        source = shutil.copytree(bundle.path, f"{directory}/bundle")
-        save_model(
-            path=f"{directory}/model",
-            mlflow_model=Model(model_uuid=model.model_id, run_id=run_id, model_id=model.model_id),
-            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={"bundle": source},
-            signature=_signature(bundle),
-            input_example=_example(bundle),
-            pip_requirements=[f"{name}=={version_of(name)}" for name in _REQUIREMENTS],
-        )
+        about = Model(model_uuid=model.model_id, run_id=run_id, model_id=model.model_id)
+        save_pyfunc(bundle, Path(directory, "model"), about)
         client.log_model_artifacts(model.model_id, f"{directory}/model")
     client.finalize_logged_model(model.model_id, "READY")
     if run_id is not None:
@@ -141,15 +132,37 @@ def _log_model(
     return str(model.model_id)
 
 
+def save_pyfunc(bundle: Bundle, folder: Path, about: "Model | None" = None) -> None:
+    """Write the bundle as a model that `mlflow.pyfunc.load_model` opens, into a new folder."""
+    from mlflow.pyfunc import save_model
+
+    with tempfile.TemporaryDirectory() as directory:
+        # MLflow names the folder after its source, so the source gets the name it is fetched by.
+        source = shutil.copytree(bundle.path, f"{directory}/bundle")
+        save_model(
+            path=str(folder),
+            mlflow_model=about,
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={"bundle": source, "decision": decision.__file__},
+            signature=_signature(bundle),
+            input_example=_example(bundle),
+            pip_requirements=[f"{name}=={version_of(name)}" for name in _REQUIREMENTS],
+        )
+
+
 def _signature(bundle: Bundle) -> "ModelSignature":
     from mlflow.models import ModelSignature
-    from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
+    from mlflow.types.schema import Array, ColSpec, DataType, Map, Schema, TensorSpec
 
     size = bundle.info.input.size
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "label"),
-        ColSpec(DataType.float, "probability"),
-        ColSpec(Array(DataType.float), "probabilities"),
+        ColSpec(DataType.double, "probability"),
+        ColSpec(Map(DataType.double), "probabilities"),
+        ColSpec(DataType.boolean, "abstain"),
+        ColSpec(Array(DataType.string), "prediction_set"),
+        ColSpec(DataType.double, "ood_score", required=False),
+        ColSpec(DataType.boolean, "strange"),
     ]
     images = TensorSpec(np.dtype(np.uint8), (-1, size, size, 3))
     return ModelSignature(Schema([images]), Schema(outputs))

@@ -4,7 +4,8 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from tasks.bundle import Decision, InputContract, Lineage, Measurements, Runtime
+from tasks.bundle import InputContract, Lineage, Measurements, Runtime
+from tasks.decision import Decision
 from tasks.schema import CalibrationMethod, OodScore
 
 

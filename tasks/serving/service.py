@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from fastapi import Request
 
-from tasks.bundle import ALWAYS_ANSWERS
+from tasks.decision import ALWAYS_ANSWERS
 from tasks.errors import ServiceError, UploadError
 from tasks.params import Settings
 from tasks.pixels import UnreadableImage
@@ -65,7 +65,7 @@ class Service:
                 results = await model.batcher.submit([image.pixels for image in decoded])
         rows = _rows(model, decoded, results)
         self.writer.put(rows)
-        return _answers(model, uploads, rows, results)
+        return _answers(model, uploads, results)
 
     @contextmanager
     def _admitted(self, count: int) -> Iterator[None]:
@@ -120,23 +120,13 @@ def _rows(
 def _answers(
     model: ServedModel,
     uploads: Sequence[Upload],
-    rows: Sequence[Prediction],
     results: Sequence[Result],
 ) -> Answers:
     classes = model.bundle.info.classes
     decision = model.bundle.info.decision or ALWAYS_ANSWERS
     scores = [None if one.ood_score is None else float(one.ood_score) for one in results]
     predictions = [
-        Answer(
-            filename=upload.filename,
-            label=classes[row.predicted],
-            probability=float(row.probabilities[row.predicted]),
-            probabilities=dict(zip(classes, row.probabilities.tolist(), strict=True)),
-            abstain=decision.abstains(row.probabilities),
-            prediction_set=[classes[c] for c in decision.prediction_set(row.probabilities)],
-            ood_score=score,
-            strange=decision.strange(score),
-        )
-        for upload, row, score in zip(uploads, rows, scores, strict=True)
+        Answer(filename=upload.filename, **decision.answer(classes, result.probabilities, score))
+        for upload, result, score in zip(uploads, results, scores, strict=True)
     ]
     return Answers(model_version=model.version, predictions=predictions)

@@ -75,8 +75,8 @@ def test_it_answers_as_the_bundle_does(
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     wanted, _ = digits_bundle.predict(np.stack([digits_bundle.pixels(path) for path in pictures]))
     classes = digits_bundle.info.classes
-    assert [row["file"] for row in rows] == [str(path) for path in pictures]
-    assert [row["class"] for row in rows] == [classes[best] for best in wanted.argmax(1)]
+    assert [row["filename"] for row in rows] == [str(path) for path in pictures]
+    assert [row["label"] for row in rows] == [classes[best] for best in wanted.argmax(1)]
     given = [[row["probabilities"][label] for label in classes] for row in rows]
     np.testing.assert_allclose(given, wanted, atol=1e-6)
 

@@ -27,7 +27,7 @@ import json, sys
 import mlflow, numpy as np
 model = mlflow.pyfunc.load_model("models:/visionloop@champion")
 table = model.predict(np.load(sys.argv[1]))
-print(json.dumps([table["label"].tolist(), [list(map(float, p)) for p in table["probabilities"]]]))
+print(json.dumps([table["label"].tolist(), [list(p.values()) for p in table["probabilities"]]]))
 """
 
 

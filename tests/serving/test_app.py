@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import numpy as np
@@ -65,7 +66,7 @@ def test_answers_say_what_the_model_is_not_sure_of(client, digits_bundle, digit_
         assert one["prediction_set"][0] == one["label"]
     assert {one["abstain"] for one in answers} == {True, False}
     assert len({len(one["prediction_set"]) for one in answers}) > 1
-    assert client.get("/v1/model").json()["decision"] == decision.model_dump()
+    assert client.get("/v1/model").json()["decision"] == asdict(decision)
 
 
 def test_answers_say_which_images_are_strange(
