@@ -13,8 +13,9 @@ _TIE = 1.03  # latencies this close are one: measuring again would order them ot
 
 @dataclass(frozen=True)
 class Miss:
-    """A limit that a candidate misses, and by what share of the limit."""
+    """A limit of the budget that a candidate misses, and by what share of the limit."""
 
+    key: str
     text: str
     share: float
 
@@ -52,13 +53,13 @@ def misses(candidate: Candidate, fp32: Candidate, budget: Budget) -> list[Miss]:
     drop, allowed = fp32.accuracy - candidate.accuracy, budget.max_accuracy_drop
     if drop > allowed + 1e-9:
         text = f"accuracy drop {drop:.4f} exceeds budget.max_accuracy_drop {allowed:g}"
-        found.append(Miss(text, drop - allowed))
+        found.append(Miss("max_accuracy_drop", text, drop - allowed))
     if candidate.agreement < budget.min_agreement - 1e-9:
         least = budget.min_agreement
         text = (
             f"agreement {candidate.agreement:.4f} with fp32 is below budget.min_agreement {least:g}"
         )
-        found.append(Miss(text, least - candidate.agreement))
+        found.append(Miss("min_agreement", text, least - candidate.agreement))
     measured = (
         ("latency", candidate.latency_ms, "ms", "max_latency_ms"),
         ("size", candidate.size_bytes / MEGABYTE, "MB", "max_size_mb"),
@@ -68,7 +69,7 @@ def misses(candidate: Candidate, fp32: Candidate, budget: Budget) -> list[Miss]:
         limit: float | None = getattr(budget, key)
         if limit is not None and value > limit:
             text = f"{name} {value:.3g} {unit} exceeds budget.{key} {limit:g}"
-            found.append(Miss(text, value / limit - 1))
+            found.append(Miss(key, text, value / limit - 1))
     return found
 
 

@@ -1,16 +1,18 @@
 """Latency side by side: every candidate in every round, so that all see the same machine."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from tasks.pixels import Pixels
 from tasks.runtime import RuntimeName, open_model, usable_cores
-from tasks.training.models import Classifier, ModelSpec, normalise
+
+if TYPE_CHECKING:
+    from tasks.training.models import Classifier, ModelSpec
 
 _ROUNDS = 10
 _MOST_ROUNDS = 40
@@ -71,14 +73,24 @@ def compare_latency(runs: Mapping[str, Run], reference: str, times: int) -> Comp
     return Comparison(found, float((high - low) / middle), number)
 
 
-def onnx_run(path: Path, image: Pixels, threads: int, runtime: RuntimeName = "onnxruntime") -> Run:
-    """Images, uint8 N×S×S×3, through an ONNX file to their logits."""
-    run = open_model(path, runtime, threads, ["logits"])
+def onnx_run(
+    path: Path,
+    image: Pixels,
+    threads: int,
+    runtime: RuntimeName = "onnxruntime",
+    outputs: Sequence[str] = ("logits",),
+) -> Run:
+    """Images, uint8 N×S×S×3, through an ONNX file to those outputs, or to all for ()."""
+    run = open_model(path, runtime, threads, outputs)
     return lambda: run(image)
 
 
-def eager_run(model: Classifier, spec: ModelSpec, image: Pixels) -> Run:
+def eager_run(model: "Classifier", spec: "ModelSpec", image: Pixels) -> Run:
     """The same work in eager PyTorch fp32: from uint8 pixels to logits."""
+    import torch  # seconds: only where it is timed
+
+    from tasks.training.models import normalise
+
     pixels = torch.from_numpy(image)
     model.eval()
 

@@ -1,7 +1,8 @@
 """The step `evaluate`: shards, candidates, model → data/bundle, metrics and plots.
 
 Measures fp32 and the chosen candidate on the frozen test split, calibrates the chosen one and
-writes it with its evidence as the signed release bundle. The same inputs give the same bytes.
+writes it with its evidence as the signed release bundle. The same inputs give the same bytes: what
+the graph costs is measured once and kept.
 """
 
 import csv
@@ -54,7 +55,7 @@ def main() -> None:
     shards, candidates = open_shards(), read_candidates()
     with TemporaryDirectory() as scratch:
         model = Path(scratch) / MODEL
-        evidence = gather_evidence(shards, candidates, params.evaluate, model)
+        evidence = gather_evidence(shards, candidates, params, settings, model)
         info = bundle_info(evidence, params)
         for remark in remarks(evidence, info.classes):
             log.warning("%s", remark)
@@ -99,9 +100,9 @@ def bundle_info(evidence: Evidence, params: Params) -> BundleInfo:
             fp32_accuracy_low=fp32.low,
             fp32_accuracy_high=fp32.high,
             agreement_with_fp32=evidence.agreement,
-            latency_ms=chosen.latency_ms,
-            eager_fp32_latency_ms=evidence.candidates.eager_fp32_latency_ms,
-            size_bytes=evidence.size_bytes,
+            latency_ms=evidence.cost.deployed.median_ms,
+            eager_fp32_latency_ms=evidence.cost.eager_ms(evidence.candidates),
+            size_bytes=evidence.cost.size_bytes,
         ),
         lineage=read_lineage(params),
     )
@@ -126,12 +127,10 @@ def metrics(evidence: Evidence, info: BundleInfo) -> dict[str, Any]:
         "test_images": len(evidence.deployed.labels),
         "agreement_with_fp32": evidence.agreement,
         "difference_from_fp32": difference,
-        "latency_ms": info.measurements.latency_ms,
         "eager_fp32_latency_ms": info.measurements.eager_fp32_latency_ms,
-        "size_bytes": info.measurements.size_bytes,
-        "memory_bytes": evidence.candidates.named(evidence.candidates.chosen).memory_bytes or None,
         "remarks": remarks(evidence, info.classes),
         "decision": evidence.decided.as_metrics(),
+        **evidence.cost.as_metrics(evidence.candidates.named(evidence.candidates.chosen)),
         **evidence.parts.as_metrics(),
     } | {role: _figures(measured) for role, measured in models.items()}
 

@@ -18,6 +18,7 @@ from tasks.evaluation.calibration import Calibration, alike
 from tasks.evaluation.candidates import Candidates
 from tasks.evaluation.decisions import Decided, decide
 from tasks.evaluation.deployed import HELD_OUT, Deployed, check_classes, deploy
+from tasks.evaluation.deployed_cost import Cost, budget_notes, deployed_cost
 from tasks.evaluation.folding import LOGITS
 from tasks.evaluation.graph import open_graph
 from tasks.evaluation.parts import Parts, measure_parts
@@ -32,8 +33,9 @@ from tasks.metrics.reliability import (
     reliability,
     softmax,
 )
+from tasks.params import Settings
 from tasks.pixels import STATISTICS
-from tasks.schema import Evaluate
+from tasks.schema import Evaluate, Params
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ class Evidence:
     """Accuracy of the deployed model minus fp32's: value, low, high."""
     reference: dict[str, npt.NDArray[Any]]
     """Test, then validation images as the deployed model sees them: reference.npz."""
-    size_bytes: int
+    cost: Cost
+    missed: list[str]
+    """What to say of each limit of the budget that the deployed graph misses."""
     decided: Decided
     parts: Parts
 
@@ -92,18 +96,20 @@ class Evidence:
 
 
 def gather_evidence(
-    shards: Shards, candidates: Candidates, params: Evaluate, model: Path
+    shards: Shards, candidates: Candidates, all_params: Params, settings: Settings, model: Path
 ) -> Evidence:
-    """Measure fp32 and the chosen candidate; write the graph to deploy to `model`.
+    """Measure fp32 and the chosen candidate; write the graph to deploy to `model`, and time it.
 
     Raises DataError when the test or validation split is empty, CompressionError when a
     candidate does not fit the shards or the folded graph is not what it was folded from.
     """
     _check_held_out(shards)
+    params, chosen = all_params.evaluate, candidates.named(candidates.chosen)
     made = deploy(shards, candidates, params, model)
+    cost = deployed_cost(model, candidates, shards, all_params.compress.latency_runs, settings)
     truth = {name: np.asarray(shards.split(name).labels) for name in HELD_OUT}
     probabilities = {name: outputs[0] for name, outputs in made.seen.items()}
-    logits, name = made.before["test"][0], candidates.chosen
+    logits, name = made.before["test"][0], chosen.name
     deployed = measure(name, truth["test"], logits, made.calibration, params, probabilities["test"])
     fp32 = _measure_fp32(shards, candidates, made.calibration, params)
     return Evidence(
@@ -115,7 +121,8 @@ def gather_evidence(
             fp32.correct, deployed.correct, params.resamples, params.confidence, params.seed
         ),
         reference=_reference(shards, made),
-        size_bytes=model.stat().st_size,
+        cost=cost,
+        missed=budget_notes(cost, chosen, candidates.named(candidates.fp32), all_params.budget),
         decided=decide(
             (probabilities["validation"], truth["validation"]),
             (probabilities["test"], truth["test"]),

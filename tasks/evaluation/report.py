@@ -95,6 +95,7 @@ def render_report(
             deployed=deployed,
             fp32=fp32,
             candidates=candidates,
+            deployed_cost=evidence.cost,
             chosen=candidates.named(candidates.chosen),
             fp32_candidate=candidates.named(candidates.fp32),
             shards=evidence.shards,

