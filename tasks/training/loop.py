@@ -100,19 +100,20 @@ def fit(
         run = Trainer(model, train, validation, spec, config, loss, checkpoint)
         run.resume()
         run.on_step = on_step
-        for epoch in run.history:
+        history = run.history
+        for epoch in history.epochs:
             if on_epoch:
                 on_epoch(epoch)
         with _progress(run) as progress:
             run.on_images = progress.add
-            while not run.finished:
+            while not history.finished:
                 epoch = run.one_epoch()
                 if on_epoch:
                     on_epoch(epoch)
                 run.save()
-        model.load_state_dict(run.best_weights)
+        model.load_state_dict(history.best_weights)
     model.cpu().eval()
-    return FitResult(run.best_epoch, run.history, run.step_backs)
+    return FitResult(history.best_epoch, history.epochs, history.step_backs)
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -4,13 +4,10 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tasks.errors import TrainingError
@@ -35,11 +32,11 @@ from tasks.training.health import (
     peak_memory_mb,
     report,
 )
-from tasks.training.inference import predict
-from tasks.training.keeping import better, macro_f1
+from tasks.training.history import History
 from tasks.training.learner import Learner
 from tasks.training.losses import Loss, class_counts, training_loss, validation_weights
 from tasks.training.models import ModelSpec
+from tasks.training.validation import validate
 
 if TYPE_CHECKING:
     from tasks.data.shards import ShardSplit
@@ -77,25 +74,16 @@ class Trainer:
         self.watch = Watch(config, train.paths, self.device)
         self.on_step: Callable[[StepHealth], None] | None = None
         self.on_images: Callable[[int], None] | None = None
-        self.history: list[Epoch] = []
-        self.best_epoch = 0
-        self.best_weights: dict[str, Tensor] = {}
-        self.step_backs: list[str] = []
+        self.history = History(config)
         self.epoch, self.interval = Tally.empty(self.device), Tally.empty(self.device)
         self.meter = Meter(self.device)
         self._random: State | None = None  # where a run that was cut off in an epoch was
         self._good: State | None = None  # the learner as the epoch began
 
     @property
-    def finished(self) -> bool:
-        """All epochs are done, or patience is at an end."""
-        done = len(self.history)
-        return done >= self.config.epochs or done - self.best_epoch >= self.config.patience
-
-    @property
     def images_done(self) -> int:
         """Images trained on so far, over all epochs."""
-        return len(self.history) * self.batches.shown + self.epoch.images
+        return len(self.history.epochs) * self.batches.shown + self.epoch.images
 
     def one_epoch(self) -> Epoch:
         """Train on the epoch's images, validate, and keep the weights if they are the best.
@@ -114,25 +102,18 @@ class Trainer:
         if state is None:
             return
         self.learner.load_state_dict(state["learner"])
-        self.history = [Epoch(**epoch) for epoch in state["history"]]
-        self.best_epoch, self.best_weights = state["best_epoch"], state["best_weights"]
-        self.step_backs = state["step_backs"]
+        self.history.load(state)
         self.epoch = Tally.of(state["epoch"], self.device)
         self.interval = Tally.of(state["interval"], self.device)
         if self.epoch.steps:
             self._random, self._good = state["random"], state["good"]
-        place = (
-            f", step {self.epoch.steps} of {self.batches.steps} of the next"
-            if self.epoch.steps
-            else ""
-        )
-        log.info(
-            "went on from %s after epoch %d%s", self.checkpoints.path, len(self.history), place
-        )
+        step = f", step {self.epoch.steps} of {self.batches.steps} of the next"
+        done, place = len(self.history.epochs), step if self.epoch.steps else ""
+        log.info("went on from %s after epoch %d%s", self.checkpoints.path, done, place)
 
     def save(self) -> None:
         """Write a checkpoint after an epoch: always after the last, else unless it is too soon."""
-        if self.finished or self._due(epoch_ended=True):
+        if self.history.finished or self._due(epoch_ended=True):
             self._save()
 
     def _due(self, epoch_ended: bool = False) -> bool:
@@ -142,7 +123,7 @@ class Trainer:
         distributed.on_writer(lambda: self.checkpoints.save(self._state()))
 
     def _one_epoch(self) -> Epoch:
-        number, started = len(self.history) + 1, time.perf_counter()
+        number, started = len(self.history.epochs) + 1, time.perf_counter()
         self.meter = Meter(self.device)
         for batches, images in self.order(number):
             self.step(batches, images)
@@ -152,11 +133,11 @@ class Trainer:
         self.watch.check()
         train_loss, norm = self.epoch.means()
         rate, memory = self.epoch.images_per_second(), peak_memory_mb(self.device)
-        loss, accuracy, macro_f1 = self._validate()
-        self.watch.check_epoch(number, loss)
+        found = validate(self.learner.result, self.validation, self.spec, self.class_weights)
+        self.watch.check_epoch(number, found.loss)
         epoch = Epoch(
             number,
-            *(train_loss, loss, accuracy, macro_f1, self.learner.lr, norm, rate, memory),
+            *(train_loss, *found, self.learner.lr, norm, rate, memory),
             seconds=time.perf_counter() - started,
             joules=self.meter.joules,
         )
@@ -188,12 +169,13 @@ class Trainer:
         loss, norm = self.learner.update(prepared, len(batches), count, self.epoch.steps)
         for tally in (self.epoch, self.interval):
             tally.add(loss, norm, count)
-        where = f"epoch {len(self.history) + 1}, step {self.epoch.steps} of {self.batches.steps}"
+        done = len(self.history.epochs)
+        where = f"epoch {done + 1}, step {self.epoch.steps} of {self.batches.steps}"
         self.watch.see(where, loss / count, norm, lr, batches)
         if self.on_images:
             self.on_images(count)
         self.meter.read()
-        step = len(self.history) * self.batches.steps + self.epoch.steps
+        step = done * self.batches.steps + self.epoch.steps
         if step % self.config.log_steps == 0:
             self.watch.check_scale(where, self.learner.precision.scaler.get_scale())
             self._record(step, lr)
@@ -204,56 +186,35 @@ class Trainer:
             self.on_step(StepHealth(step, *self.interval.means(), lr, rate, memory))
         self.interval = Tally.empty(self.device)
 
-    def _validate(self) -> tuple[float, float, float]:
-        """Cross-entropy (with the remedy's class weights), accuracy and macro-F1 on validation."""
-        count = len(self.validation)
-        rows = distributed.own_rows(count)
-        images = self.validation.images
-        own = torch.from_numpy(predict(self.learner.result, images, self.spec, rows))
-        logits = distributed.gathered(own.to(self.device), count).cpu()
-        labels = torch.from_numpy(np.array(self.validation.labels))
-        predicted = logits.argmax(1)
-        accuracy = (predicted == labels).double().mean()
-        loss = F.cross_entropy(logits.double(), labels, self.class_weights)
-        return float(loss), float(accuracy), macro_f1(predicted.numpy(), labels.numpy())
-
     def _end(self, epoch: Epoch) -> None:
-        """Count the epoch, and keep its weights if they are the best."""
         self.learner.schedule.end_epoch(epoch.validation_loss)
-        self.history.append(epoch)
+        self.history.add(epoch, self.learner.result)
         self.epoch = Tally.empty(self.device)
-        best = self.history[self.best_epoch - 1] if self.best_epoch else None
-        if best is None or better(epoch, best, self.config):
-            self.best_epoch = epoch.epoch
-            state = self.learner.result.state_dict()
-            self.best_weights = {name: value.detach().clone() for name, value in state.items()}
 
     def _step_back(self, error: Diverged) -> None:
         """Back to the start of the epoch with a quarter of the rate; raises when that is no use."""
         if self._good is None:
             raise error
-        if len(self.step_backs) >= _STEP_BACKS:
+        step_backs = self.history.step_backs
+        if len(step_backs) >= _STEP_BACKS:
             tried = f"after {_STEP_BACKS} steps back, at {self.learner.rate:g} of the learning rate"
             raise TrainingError(f"{error} ({tried})")
         rate = self.learner.rate * _LOWER
         self.learner.load_state_dict(copy.deepcopy(self._good))
         self.learner.rate = rate
-        self.step_backs.append(str(error))
+        step_backs.append(str(error))
         if self.on_images:
             self.on_images(-self.epoch.images)
         self.epoch, self.interval = Tally.empty(self.device), Tally.empty(self.device)
         self.watch.forget()
         back = "back to the start of the epoch, with %g of the learning rate (%d of at most %d)"
-        log.warning(f"%s; {back}", error, rate, len(self.step_backs), _STEP_BACKS)
+        log.warning(f"%s; {back}", error, rate, len(step_backs), _STEP_BACKS)
 
     def _state(self) -> State:
         return {
             "spec": self.spec.model_dump(mode="json"),  # for `train.weights`
             "learner": self.learner.state_dict(),
-            "history": [asdict(epoch) for epoch in self.history],
-            "best_epoch": self.best_epoch,
-            "best_weights": self.best_weights,
-            "step_backs": self.step_backs,
+            **self.history.state(),
             "epoch": self.epoch.state(),
             "interval": self.interval.state(),
             "random": random_state(self.device),
