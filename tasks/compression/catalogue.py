@@ -15,10 +15,11 @@ import torch
 
 from tasks.compression.export import export
 from tasks.compression.measure import choose_threads, measure_latency, onnx_run
-from tasks.compression.targets import count_parameters, macs
+from tasks.compression.targets import count_parameters
 from tasks.errors import ParamsError, TrainingError
 from tasks.schema import Architecture, Train
 from tasks.training.models import ModelSpec, build
+from tasks.training.threads import macs
 
 NAMES: tuple[str, ...] = get_args(Architecture)
 _RUNS = 30  # timed runs of a network

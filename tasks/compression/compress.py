@@ -32,6 +32,7 @@ from tasks.tracking import open_run
 from tasks.training.best import apply_best
 from tasks.training.ensemble import load_members, vote
 from tasks.training.models import WEIGHTS, Classifier, ModelSpec, load_model
+from tasks.training.threads import suited_threads
 
 MODEL, CANDIDATES = Path("data/model"), Path("data/candidates")
 METRICS, PLOT = Path("data/metrics/compress.json"), Path("data/plots/pareto.csv")
@@ -73,8 +74,10 @@ def compress(context: Context, budget: Budget, batch: int) -> Results:
     and the budget does not let fp32 go on.
     """
     search = Search(context)
-    search.run()
-    timing = timed(search.candidates, context, batch)
+    with suited_threads(context.teacher, context.spec.size, context.training.batch_size):
+        search.run()
+        timing = timed(search.candidates, context, batch)
+        eager_threads = torch.get_num_threads()
     judged = _choose(timing.candidates, search, budget, timing.eager_ms)
     chosen = next(candidate for candidate in judged if candidate.verdict == "chosen")
     return Results(
@@ -82,7 +85,7 @@ def compress(context: Context, budget: Budget, batch: int) -> Results:
         reason=chosen.reason,
         fp32=FP32,
         eager_fp32_latency_ms=timing.eager_ms,
-        eager_threads=torch.get_num_threads(),
+        eager_threads=eager_threads,
         batch=batch,
         noise=timing.noise,
         rounds=timing.rounds,

@@ -6,13 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from tasks.compression.export import export
 from tasks.compression.measure import choose_threads, measure_latency, onnx_run
 from tasks.training.models import Classifier, ModelSpec
+from tasks.training.threads import macs
 
 Removed = Callable[[Classifier], float]
 """The share of the original's that a network is without."""
@@ -28,13 +27,6 @@ def count_channels(model: Classifier) -> int:
     layers = list(model.backbone.modules())
     linear = sum(layer.out_features for layer in layers if isinstance(layer, nn.Linear))
     return linear + sum(layer.out_channels for layer in layers if isinstance(layer, nn.Conv2d))
-
-
-def macs(model: Classifier, size: int) -> int:
-    """Multiply-accumulates of one image: convolutions and matrix products."""
-    with FlopCounterMode(display=False) as counter:  # with gradients: without, attention is fused
-        model(torch.zeros(1, 3, size, size))
-    return int(counter.get_total_flops()) // 2
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from tasks.evaluation.robustness import chosen_rows
 from tasks.metrics.classification import Ints
 from tasks.progress import Progress
 from tasks.schema import Adversarial
+from tasks.training.threads import suited_threads
 
 _REACH = 2.5  # all steps together go so many times as far as allowed (Madry et al. 2018)
 _BATCH = 32
@@ -42,7 +43,8 @@ def measure_adversarial(
     fp32: dict[Attack, Ints] = {name: np.empty(shape, np.int64) for name in ATTACKS}
     transferred: dict[Attack, Ints] = {name: np.empty(shape, np.int64) for name in ATTACKS}
     progress = Progress("images attacked", len(rows) * 2 * len(params.levels))
-    with progress, drawn_from(seed):
+    threads = suited_threads(network.model, network.spec.size, _BATCH)
+    with progress, threads, drawn_from(seed):
         for name in ATTACKS:
             for at, level in enumerate(params.levels):
                 changed = attacked(network, name, images, targets, level)

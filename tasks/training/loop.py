@@ -25,6 +25,7 @@ from tasks.training.memory import memory_advice
 from tasks.training.models import ModelSpec
 from tasks.training.precision import compile_advice
 from tasks.training.synchronised import synchronised
+from tasks.training.threads import suited_threads
 from tasks.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ def fit(
     distributed.check_images(len(train), len(validation))
     cpu_only: list[int] | None = [] if device.type == "cpu" else None
     model.to(device)
+    on_cpu = device.type == "cpu"
     with (
+        suited_threads(model, spec.size, config.batch_size) if on_cpu else nullcontext(),
         torch.random.fork_rng(cpu_only),
         memory_advice(config.batch_size),
         _compiling(config),

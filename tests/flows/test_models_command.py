@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tasks.compression.targets import macs
 from tasks.training.models import ModelSpec, build
+from tasks.training.threads import macs
 
 
 def test_the_costs_of_named_architectures(repository, visionloop):

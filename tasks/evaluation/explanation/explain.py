@@ -42,6 +42,9 @@ from tasks.metrics.classification import Floats
 from tasks.progress import Progress
 from tasks.schema import Attribution, Evaluate
 from tasks.training.models import build
+from tasks.training.threads import suited_threads
+
+_BATCH = 32  # about as many changed copies of an image are asked at once
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,10 @@ def measure_explanation(
     targets = [int(answers.probabilities[choice.row].argmax()) for choice in choices]
     pairs = {"fp32": _fp32(network, params.seed), "graph": _deployed(candidates, params.seed)}
     maps = []
-    with Progress("images explained", len(settings.methods) * len(choices)) as progress:
+    with (
+        suited_threads(network.model, network.spec.size, _BATCH),
+        Progress("images explained", len(settings.methods) * len(choices)) as progress,
+    ):
         for method in settings.methods:
             pair = pairs["fp32" if method in GRADIENT else "graph"]
             if method != "grad_cam" or pair.trained.stage is not None:
