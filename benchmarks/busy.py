@@ -16,6 +16,7 @@ default) are images/s on the busy machine, medians over rounds; `idle_ratio` is 
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,13 +25,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from benchmarks._cifar import add_data_argument, class_folders
 from benchmarks._drawn_cifar import drawn_data
 from tasks.params import load_params
-from tasks.training.loop import fit
+from tasks.training.loop import fit  # PyTorch comes after `tasks`, as in every step
 from tasks.training.models import build
 
 SETTINGS = {
@@ -65,7 +63,6 @@ def _rate(root: Path, width: int) -> float:
     """Images/s of the second of two epochs, validation included."""
     data = drawn_data(root, 0, _IMAGES, 10, width)
     train = load_params().train.model_copy(update={"epochs": 1, "patience": 1})
-    torch.manual_seed(0)
     for _ in range(2):
         model = build(data.spec)
         started = time.perf_counter()
@@ -101,7 +98,7 @@ def _others(count: int) -> Iterator[None]:
 
 
 def _report(rates: dict[tuple[str, str], list[float]]) -> None:
-    medians = {key: float(np.median(values)) for key, values in rates.items()}
+    medians = {key: statistics.median(values) for key, values in rates.items()}
     print(f"\n{'images/s':12}" + "".join(f"{machine:>10}" for machine in MACHINES))
     for title in SETTINGS:
         cells = "".join(f"{medians[machine, title]:10.0f}" for machine in MACHINES)
