@@ -20,7 +20,16 @@ from tasks.bundle import INFO, Runtime
 from tasks.errors import VisionloopError
 from tasks.params import Settings
 from tasks.releases import current
-from tasks.runtime import GPU, TITLES, RuntimeName, available, idle_gpu, missing, version_of
+from tasks.runtime import (
+    GPU,
+    TITLES,
+    RuntimeName,
+    available,
+    idle_gpu,
+    missing,
+    version_of,
+    version_of_runtime,
+)
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -122,7 +131,7 @@ def _runtimes(settings: Settings) -> Iterator[Check]:
 
 
 def _versioned(name: RuntimeName) -> str:
-    return TITLES[name] if name in GPU else f"{TITLES[name]} {version_of(name)}"
+    return TITLES[name] if name in GPU else f"{TITLES[name]} {version_of_runtime(name)}"
 
 
 def _released_runtime(settings: Settings) -> RuntimeName:

@@ -78,6 +78,11 @@ def version_of(distribution: str) -> str | None:
     return None
 
 
+def version_of_runtime(runtime: RuntimeName) -> str | None:
+    """Of the library that a runtime is of."""
+    return version_of("openvino" if runtime == "openvino" else "onnxruntime")
+
+
 def open_model(
     model: Path | bytes, runtime: RuntimeName, threads: int, outputs: Sequence[str] = ()
 ) -> Run:

@@ -16,7 +16,16 @@ from onnx import TensorProto, helper
 
 from tasks.errors import RuntimeMissing
 from tasks.gpu import CPU, CUDA, TENSORRT, lack, open_on
-from tasks.runtime import GPU, PROVIDERS, available, idle_gpu, missing, open_model, version_of
+from tasks.runtime import (
+    GPU,
+    PROVIDERS,
+    available,
+    idle_gpu,
+    missing,
+    open_model,
+    version_of,
+    version_of_runtime,
+)
 
 LISTED = onnxruntime.get_available_providers()
 HAVE = next((name for name in LISTED if name not in (CPU, CUDA, TENSORRT)), CPU)
@@ -99,3 +108,9 @@ def test_a_bundle_of_a_gpu_runs_on_the_cpu_and_says_so_once(
     assert record.message.startswith(f"{bundle.path} was measured on {bundle.info.runtime.title}")
     assert "runs on ONNX Runtime here" in record.message
     assert "onnxruntime-gpu" in record.message
+
+
+def test_every_runtime_has_the_version_of_its_library():
+    assert version_of_runtime("openvino") == version_of("openvino")
+    for name in ("onnxruntime", *GPU):
+        assert version_of_runtime(name) == onnxruntime.__version__

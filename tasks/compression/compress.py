@@ -76,6 +76,7 @@ def compress(context: Context, budget: Budget, batch: int) -> Results:
     search = Search(context)
     with suited_threads(context.teacher, context.spec.size, context.training.batch_size):
         search.run()
+    with suited_threads(context.teacher, context.spec.size, 1):  # as eager PyTorch is timed
         timing = timed(search.candidates, context, batch)
         eager_threads = torch.get_num_threads()
     judged = _choose(timing.candidates, search, budget, timing.eager_ms)

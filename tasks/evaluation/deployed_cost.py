@@ -10,7 +10,6 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from tasks.data.shards import Shards
 from tasks.evaluation.candidates import Candidates
 from tasks.files import sha256, sha256_json, write_json
 from tasks.params import Settings
+from tasks.runtime import version_of_runtime
 from tasks.schema import Budget
 
 _DEPLOYED, _CANDIDATE, _FP32 = "deployed", "candidate", "fp32"
@@ -130,7 +130,7 @@ def _identity(model: Path, candidates: Candidates, runs: int) -> str:
     """Names what the figures depend on: the files, how they are run, and the machine."""
     chosen, fp32 = (candidates.named(one) for one in (candidates.chosen, candidates.fp32))
     files = [model, candidates.file(chosen.name), candidates.file(fp32.name)]
-    how = [[one.runtime, one.threads, version(one.runtime)] for one in (chosen, fp32)]
+    how = [[one.runtime, one.threads, version_of_runtime(one.runtime)] for one in (chosen, fp32)]
     return sha256_json([[sha256(file) for file in files], how, runs, platform.node()])
 
 
