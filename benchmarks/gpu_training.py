@@ -141,7 +141,7 @@ def ours(task: Task, config: Train) -> Run:
     started, seconds, kept = time.perf_counter(), [], []
     run = Trainer(task.start(config), task.train, task.validation, task.spec, config)
     training = 0.0
-    while not run.finished:
+    while not run.history.finished:
         epoch = run.one_epoch()
         seconds.append(time.perf_counter() - started)
         training += run.batches.shown / epoch.images_per_second
